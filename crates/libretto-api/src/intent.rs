@@ -1,0 +1,137 @@
+//! What the engine wants done, and what came of it.
+//!
+//! Nothing is written to a cluster or a server that was not first an [`Intent`] of a plan.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::object::{InstanceRef, ObjectRef};
+
+/// Milliseconds since the Unix epoch. The only form of time inside the engine.
+pub type Millis = i64;
+
+/// One row of one rule that must be acted on now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    pub instance: InstanceRef,
+    /// Name of the rule; unique in its package.
+    pub rule: String,
+    /// Identity of the row within its rule.
+    pub key: String,
+    /// Digest of what the row says; a later row with the same key and another fingerprint is a change.
+    pub fingerprint: String,
+    pub effect: Effect,
+}
+
+/// The closed list of things Libretto can do to the world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Server-side apply of an object the instance owns. Carries owner reference and runtime labels already. Fields owned by
+    /// others are taken back (`force`) only for objects the instance owns; an object of that name that exists without our
+    /// owner reference is refused unless `adopt`.
+    Apply { object: Value, adopt: bool },
+    /// Server-side apply, never forced, of some fields of an object we do not own.
+    Patch { object: Value },
+    /// Deletes an object; with `uid`, only that incarnation.
+    Delete {
+        object: ObjectRef,
+        uid: Option<String>,
+    },
+    /// Sets the whole `status` of the instance.
+    Status { status: Value },
+    /// Records a Kubernetes event on the instance.
+    Event {
+        kind: EventKind,
+        reason: String,
+        message: String,
+    },
+    /// Sends commands to a Redis or Sentinel over one connection, in order, stopping at the first error.
+    Redis(RedisCall),
+    /// Writes the instance's inventory object.
+    Inventory { inventory: Value },
+}
+
+/// `Normal` or `Warning`, as Kubernetes knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    Normal,
+    Warning,
+}
+
+/// Commands for one Redis-protocol server. Strings may hold secret handles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisCall {
+    /// Host name or IP address (v4, or v6 without brackets).
+    pub host: String,
+    pub port: u16,
+    /// ACL user; absent means the default user.
+    pub username: Option<String>,
+    /// Password, as a handle; absent or empty means no AUTH is sent.
+    pub password: Option<String>,
+    /// For connecting and for each command.
+    pub timeout_ms: u64,
+    pub commands: Vec<RedisCommand>,
+}
+
+/// One command and what to do with its error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisCommand {
+    /// Name under which the reply is found in a probe's result; unused in calls.
+    pub name: String,
+    pub arguments: Vec<String>,
+    /// Error replies that begin with one of these words count as success (`ERR No such master` on SENTINEL REMOVE).
+    pub ignore_errors: Vec<String>,
+}
+
+/// What a probe asks. Its answer is a JSON value that the table's columns are read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// The answer is the one reply, or an object of replies by command name when there are several. `INFO` text becomes an
+    /// object of its `field:value` lines; flat arrays of even length (`CONFIG GET`, `SENTINEL MASTER`) become objects; arrays
+    /// of such arrays (`SENTINEL REPLICAS`) become arrays of objects.
+    Redis(RedisCall),
+    /// Whether a TCP connection can be made. The answer is `{"open": true}`.
+    Tcp {
+        host: String,
+        port: u16,
+        timeout_ms: u64,
+    },
+    /// GET. The answer is `{"status": 200, "body": …}`, the body as JSON when it is JSON, else as text (at most 1 MiB).
+    Http { url: String, timeout_ms: u64 },
+}
+
+/// What came of an intent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The effect holds. For apply, patch and status: the object as the API server answered it, for write-through.
+    Done { object: Option<Value> },
+    /// The object was not there (delete): as good as done.
+    Absent,
+    /// It did not work; the row is retried with back-off.
+    Failed(Failure),
+}
+
+/// Why an effect failed, in words for the person who reads the instance's conditions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// One sentence that names the object or host and what it answered. Secret values never appear.
+    pub message: String,
+}
+
+/// What kind of failure it was, for back-off and for the condition's reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// Another field manager owns a field.
+    Conflict,
+    /// The API server refused the object: retrying the same does not help until something changes.
+    Invalid,
+    /// We may not do this.
+    Forbidden,
+    /// Could not reach it, or it did not answer in time.
+    Unreachable,
+    /// It answered with an error.
+    Refused,
+    /// A Secret or field that a handle names is missing.
+    SecretMissing,
+}

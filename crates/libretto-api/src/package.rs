@@ -1,0 +1,1 @@
+//! The package format: what an author writes.

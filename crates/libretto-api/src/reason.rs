@@ -1,0 +1,19 @@
+//! Condition types, reasons and annotation keys that the runtime itself writes or reads, for every Kind.
+
+/// The instance serves and nothing is left to do.
+pub const READY: &str = "Ready";
+/// There are rows left to act on.
+pub const RECONCILING: &str = "Reconciling";
+/// A rule cannot make progress without somebody's help; the message says which and why.
+pub const STALLED: &str = "Stalled";
+
+/// Every rule's rows are settled.
+pub const REASON_SETTLED: &str = "Settled";
+/// Rows wait to be acted on or to ripen.
+pub const REASON_IN_PROGRESS: &str = "InProgress";
+/// An effect failed; retried with back-off.
+pub const REASON_EFFECT_FAILED: &str = "EffectFailed";
+/// Another field manager owns a field that a rule wants to set.
+pub const REASON_CONFLICT: &str = "FieldConflict";
+/// A query or template of the package failed for this instance.
+pub const REASON_RULE_FAILED: &str = "RuleFailed";
