@@ -81,6 +81,10 @@ pub struct RedisCommand {
     pub arguments: Vec<String>,
     /// Error replies that begin with one of these words count as success (`ERR No such master` on SENTINEL REMOVE).
     pub ignore_errors: Vec<String>,
+    /// When not empty, the reply must be a list that begins with these words (or one value equal to the one word); otherwise what
+    /// the row says is no longer so, and the remaining commands are not sent. That is no failure: the row will go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<String>,
 }
 
 /// What a probe asks. Its answer is a JSON value that the table's columns are read from.
