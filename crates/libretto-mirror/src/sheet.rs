@@ -1,0 +1,385 @@
+//! The working set a decision is made on: one package's tables and views, filled from one snapshot.
+//!
+//! Views are materialised once each, in the order the caller gives, so that a rule that joins three of them costs three small
+//! scans and not a query over queries.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    sync::Arc,
+};
+
+use libretto_api::intent::Millis;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::{
+    CLOCK_COLUMNS, ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError, OBJECT_COLUMNS,
+    PROBE_COLUMNS, PackageSchema, Snapshot, SqlError, Table, WATCH_COLUMNS, lock::Lock,
+};
+
+/// One package's tables and views in a small database of its own. Keeps prepared statements, never rows, from one use to the next.
+#[derive(Debug)]
+pub struct Sheet {
+    connection: Connection,
+    lock: Arc<Lock>,
+    tables: BTreeMap<String, SheetTable>,
+    views: BTreeMap<String, SheetTable>,
+    /// The instance's columns, for `:parameters`.
+    parameters: RefCell<HashMap<String, Datum>>,
+}
+
+#[derive(Debug)]
+struct SheetTable {
+    columns: Vec<String>,
+    clear: String,
+    insert: String,
+}
+
+/// What a statement gives and reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub columns: Vec<ResultColumn>,
+    /// Every (table, column) it reads; the column is empty when only the row counts.
+    pub reads: Vec<(String, String)>,
+    /// Names of its `:parameters`, without the colon; empty for one without a name.
+    pub parameters: Vec<String>,
+}
+
+/// A column of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultColumn {
+    pub name: String,
+    /// Declared type when the column comes straight from a table.
+    pub kind: Option<ColumnType>,
+}
+
+/// A result.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    pub columns: Vec<ResultColumn>,
+    pub rows: Vec<Vec<Datum>>,
+}
+
+impl Sheet {
+    /// Makes the tables of a package: `cr`, `clock`, `objects`, and one for every sensed table.
+    pub fn new(schema: &PackageSchema) -> Result<Self, MirrorError> {
+        let mut connection = Connection::open_in_memory()?;
+        let lock = Lock::install(&mut connection)?;
+        let mut sheet = Self {
+            connection,
+            lock,
+            tables: BTreeMap::new(),
+            views: BTreeMap::new(),
+            parameters: RefCell::default(),
+        };
+        for (name, columns) in tables(schema) {
+            let columns: Vec<(String, Option<ColumnType>)> = columns
+                .into_iter()
+                .map(|(column, kind)| (column, Some(kind)))
+                .collect();
+            let table = sheet.create(&name, &columns)?;
+            sheet.tables.insert(name, table);
+        }
+        Ok(sheet)
+    }
+
+    fn create(
+        &self,
+        name: &str,
+        columns: &[(String, Option<ColumnType>)],
+    ) -> Result<SheetTable, MirrorError> {
+        let mut ddl = format!("CREATE TABLE {} (", quoted(name));
+        for (index, (column, kind)) in columns.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let _ = write!(
+                ddl,
+                "{separator}{} {}",
+                quoted(column),
+                kind.map_or("", ColumnType::sql)
+            );
+        }
+        ddl.push(')');
+        self.connection.execute_batch(&ddl)?;
+        let marks = vec!["?"; columns.len()].join(", ");
+        Ok(SheetTable {
+            columns: columns.iter().map(|(column, _)| column.clone()).collect(),
+            clear: format!("DELETE FROM {}", quoted(name)),
+            insert: format!("INSERT INTO {} VALUES ({marks})", quoted(name)),
+        })
+    }
+
+    /// Checks a statement against the tables and views there are, and says what it gives and reads.
+    pub fn describe(&self, sql: &str) -> Result<Described, SqlError> {
+        let mut described = self.lock.describe(&self.connection, sql)?;
+        // SQLite does not tell of a table that only a USING reads. A name that is mentioned counts as read: too much is
+        // harmless, too little would hide that a rule stands on a table nobody has filled yet.
+        for name in mentioned(sql) {
+            let known = self
+                .tables
+                .keys()
+                .chain(self.views.keys())
+                .find(|known| known.eq_ignore_ascii_case(&name));
+            if let Some(known) = known
+                && !described.reads.iter().any(|(table, _)| table == known)
+            {
+                described.reads.push((known.clone(), String::new()));
+            }
+        }
+        described.reads.sort();
+        Ok(described)
+    }
+
+    /// Makes the table that a view's rows go to.
+    pub fn add_view(&mut self, name: &str, columns: &[ResultColumn]) -> Result<(), MirrorError> {
+        let columns: Vec<(String, Option<ColumnType>)> = columns
+            .iter()
+            .map(|column| (column.name.clone(), column.kind))
+            .collect();
+        let table = self.create(name, &columns)?;
+        self.views.insert(name.to_owned(), table);
+        Ok(())
+    }
+
+    /// Names of the tables (not views), for messages.
+    pub fn table_names(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
+    }
+
+    /// Column names of a table or view.
+    pub fn columns_of(&self, name: &str) -> Option<&[String]> {
+        self.tables
+            .get(name)
+            .or_else(|| self.views.get(name))
+            .map(|table| table.columns.as_slice())
+    }
+
+    /// Replaces all rows of all tables by the snapshot's, and empties the views.
+    pub fn fill(&self, snapshot: &Snapshot, now: Millis) -> Result<(), SqlError> {
+        let broken = |error: rusqlite::Error| SqlError::Run(error.to_string());
+        let transaction = self.connection.unchecked_transaction().map_err(broken)?;
+        for table in self.tables.values().chain(self.views.values()) {
+            self.connection
+                .prepare_cached(&table.clear)
+                .and_then(|mut statement| statement.execute([]))
+                .map_err(broken)?;
+        }
+        for (name, rows) in &snapshot.tables {
+            // A table the package no longer declares has nobody to read it.
+            if let Some(table) = self.tables.get(name) {
+                self.insert(table, rows).map_err(broken)?;
+            }
+        }
+        if let Some(table) = self.tables.get("objects") {
+            self.insert(table, &object_rows(snapshot)).map_err(broken)?;
+        }
+        if let Some(table) = self.tables.get("clock") {
+            self.insert(table, &clock(now)).map_err(broken)?;
+        }
+        transaction.commit().map_err(broken)?;
+        let mut parameters = self.parameters.borrow_mut();
+        parameters.clear();
+        if let Some(cr) = snapshot.tables.get("cr")
+            && let Some(row) = cr.rows.first()
+        {
+            parameters.extend(cr.columns.iter().cloned().zip(row.iter().cloned()));
+        }
+        Ok(())
+    }
+
+    fn insert(&self, table: &SheetTable, rows: &Table) -> rusqlite::Result<()> {
+        let places: Vec<Option<usize>> = table
+            .columns
+            .iter()
+            .map(|column| rows.columns.iter().position(|name| name == column))
+            .collect();
+        let mut statement = self.connection.prepare_cached(&table.insert)?;
+        for row in &rows.rows {
+            let values = places.iter().map(|place| {
+                place
+                    .and_then(|place| row.get(place))
+                    .unwrap_or(&Datum::Null)
+            });
+            statement.execute(params_from_iter(values))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a view's query and keeps its rows under the view's name; how many there were.
+    pub fn materialise(&self, view: &str, sql: &str, limits: Limits) -> Result<usize, SqlError> {
+        let table = self
+            .views
+            .get(view)
+            .ok_or_else(|| SqlError::Run(format!("view {view} was not added")))?;
+        let rows = self.rows(sql, limits)?;
+        let broken = |error: rusqlite::Error| SqlError::Run(error.to_string());
+        let mut statement = self
+            .connection
+            .prepare_cached(&table.insert)
+            .map_err(broken)?;
+        for row in &rows.rows {
+            statement
+                .execute(params_from_iter(row.iter()))
+                .map_err(broken)?;
+        }
+        Ok(rows.rows.len())
+    }
+
+    /// Puts given rows under a view's name instead of running it: a test of the views above it.
+    pub fn put_view(&self, view: &str, rows: &Table) -> Result<(), SqlError> {
+        let table = self
+            .views
+            .get(view)
+            .ok_or_else(|| SqlError::Run(format!("there is no view {view}")))?;
+        self.insert(table, rows)
+            .map_err(|error| SqlError::Run(error.to_string()))
+    }
+
+    /// Runs a query over tables and materialised views.
+    pub fn rows(&self, sql: &str, limits: Limits) -> Result<Rows, SqlError> {
+        let parameters = self.parameters.borrow();
+        self.lock.rows(
+            &self.connection,
+            sql,
+            &|name| parameters.get(name).cloned(),
+            limits,
+        )
+    }
+}
+
+/// Words of a statement that may name a table: not in strings or comments, not after `.`, `:` or AS.
+fn mentioned(sql: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut previous = String::new();
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let end_after = |from: usize, end: &str| {
+            rest[from..]
+                .find(end)
+                .map_or(rest.len(), |index| from + index + end.len())
+        };
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let (length, token) = match first {
+            '\'' => (end_after(1, "'"), String::new()),
+            '-' if rest.starts_with("--") => (end_after(2, "\n"), previous.clone()),
+            '/' if rest.starts_with("/*") => (end_after(2, "*/"), previous.clone()),
+            '"' | '`' | '[' => {
+                let close = match first {
+                    '[' => "]",
+                    '"' => "\"",
+                    _ => "`",
+                };
+                let length = end_after(1, close);
+                let name = rest[1..length].trim_end_matches(close).to_owned();
+                words.push(name.clone());
+                (length, name)
+            }
+            c if is_word(c) => {
+                let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                let word = rest[..length].to_owned();
+                if !matches!(previous.as_str(), "." | ":") && !previous.eq_ignore_ascii_case("as") {
+                    words.push(word.clone());
+                }
+                (length, word)
+            }
+            c if c.is_whitespace() => (c.len_utf8(), previous.clone()),
+            c => (c.len_utf8(), c.to_string()),
+        };
+        previous = token;
+        rest = &rest[length..];
+    }
+    words
+}
+
+/// Every table of a package with its typed columns.
+fn tables(schema: &PackageSchema) -> Vec<(String, Vec<(String, ColumnType)>)> {
+    let fixed = |columns: &[(&str, ColumnType)]| -> Vec<(String, ColumnType)> {
+        columns
+            .iter()
+            .map(|(name, kind)| ((*name).to_owned(), *kind))
+            .collect()
+    };
+    let mut all = Vec::new();
+    let mut cr = fixed(INSTANCE_COLUMNS);
+    cr.extend(
+        schema
+            .instance
+            .fields
+            .iter()
+            .map(|field| (field.name.clone(), field.kind)),
+    );
+    all.push(("cr".to_owned(), cr));
+    all.push(("objects".to_owned(), fixed(OBJECT_COLUMNS)));
+    all.push((
+        "clock".to_owned(),
+        CLOCK_COLUMNS
+            .iter()
+            .map(|(name, _)| ((*name).to_owned(), ColumnType::Int))
+            .collect(),
+    ));
+    for watch in &schema.watches {
+        let mut columns = fixed(WATCH_COLUMNS);
+        columns.extend(
+            watch
+                .columns
+                .iter()
+                .map(|column| (column.name.clone(), column.kind)),
+        );
+        all.push((watch.name.clone(), columns));
+    }
+    for probe in &schema.probes {
+        let mut columns = fixed(PROBE_COLUMNS);
+        columns.extend(
+            probe
+                .columns
+                .iter()
+                .map(|column| (column.name.clone(), column.kind)),
+        );
+        all.push((probe.name.clone(), columns));
+    }
+    all
+}
+
+fn object_rows(snapshot: &Snapshot) -> Table {
+    Table {
+        columns: OBJECT_COLUMNS
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
+        rows: snapshot
+            .objects
+            .iter()
+            .map(|row| {
+                vec![
+                    row.object.gvk.to_string().into(),
+                    row.object.namespace.as_str().into(),
+                    row.object.name.as_str().into(),
+                    row.uid.as_str().into(),
+                    row.owned.into(),
+                    row.deleting.into(),
+                    row.ready.into(),
+                ]
+            })
+            .collect(),
+    }
+}
+
+fn clock(now: Millis) -> Table {
+    Table {
+        columns: CLOCK_COLUMNS
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
+        rows: vec![
+            CLOCK_COLUMNS
+                .iter()
+                .map(|(_, period)| Datum::Int(now - now.rem_euclid(*period)))
+                .collect(),
+        ],
+    }
+}
+
+/// An identifier in SQL.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
