@@ -1,1 +1,31 @@
+//! Pure decisions: a package, a snapshot, a ledger, the time and a seed in; a plan out.
 //!
+//! - [`load_files`] and [`load_dir`] turn a package's files into a [`Compiled`] package, or into every mistake at once
+//!   ([`Diagnostic`]).
+//! - [`Engine::plan`] evaluates one instance: the same arguments give the same [`Plan`].
+//! - [`Ledger`] is what was done and what is waited for; [`Ledger::record`] takes outcomes in, [`Ledger::inventory`] is the part of
+//!   it that must survive the process.
+//! - [`scenario`] runs a package's `tests.yaml` against a simulated world.
+//!
+//! Never here: tokio, a clock, randomness, the network, a Kubernetes client. [`load_dir`] alone reads files.
+
+mod compile;
+mod decide;
+mod diagnostic;
+mod engine;
+mod items;
+mod ledger;
+mod plan;
+pub mod scenario;
+mod status;
+mod template;
+mod yaml;
+
+pub use compile::{Compiled, MetricSpec, Watch, load_dir, load_files, read_dir};
+pub use diagnostic::{Diagnostic, render};
+pub use engine::Engine;
+pub use ledger::Ledger;
+pub use plan::{Plan, ProbeTarget, RowState, RowView, RuleView, Sample};
+
+#[cfg(test)]
+mod tests;

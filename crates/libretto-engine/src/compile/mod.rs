@@ -1,0 +1,987 @@
+//! From files to a checked package. Everything that can be found wrong is found here, all of it at once.
+
+mod crd;
+mod decide;
+mod execute;
+mod sense;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use libretto_api::{
+    object::Gvk,
+    package::{API_VERSION, KIND, Modifiers, NOT_YET, PACKAGE_FILE},
+};
+use libretto_mirror::{
+    ColumnPath, ColumnType, Described, Field, INSTANCE_COLUMNS, ObjectKind, PackageSchema,
+    ResultColumn, Sheet, SqlError,
+};
+use serde_json::Value;
+
+use crate::{
+    Diagnostic,
+    template::{Compiler, Names, Tree, suggestion},
+    yaml::{self, At, Data, Node},
+};
+
+/// A package without mistakes, ready to be evaluated.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) description: String,
+    pub(crate) crd: Value,
+    /// Schema of `status` in the CRD, for the types of its fields.
+    pub(crate) status_schema: Value,
+    pub(crate) schema: PackageSchema,
+    /// Types of the columns of `cr`.
+    pub(crate) cr_kinds: BTreeMap<String, ColumnType>,
+    /// In an order in which each comes after what it reads.
+    pub(crate) views: Vec<View>,
+    pub(crate) probes: Vec<ProbeSpec>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) status: Option<StatusRule>,
+    pub(crate) metrics: Vec<MetricRule>,
+    metric_specs: Vec<MetricSpec>,
+    /// Shortest period of the clock that anything reads.
+    pub(crate) clock: Option<i64>,
+    /// Tables each view stands on, through other views.
+    bases: BTreeMap<String, BTreeSet<String>>,
+    watches: Vec<Watch>,
+    written: BTreeSet<Gvk>,
+}
+
+/// A Kind to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    pub gvk: Gvk,
+    /// Label selector that covers every use of the Kind in the package; empty means all objects. Two packages that watch one
+    /// Kind need the labels both have in common; the mirror filters by each table's own labels again.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A metric the package exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricSpec {
+    pub name: String,
+    pub help: String,
+}
+
+/// A checked query.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    pub(crate) sql: String,
+    pub(crate) columns: Vec<ResultColumn>,
+    /// Tables and views it reads.
+    pub(crate) reads: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) query: Query,
+}
+
+#[derive(Debug)]
+pub(crate) struct ProbeSpec {
+    pub(crate) table: String,
+    pub(crate) query: Query,
+    pub(crate) every_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Redis(RedisTemplate),
+    Tcp { host: Tree, port: Tree },
+    Http { url: Tree },
+}
+
+#[derive(Debug)]
+pub(crate) struct RedisTemplate {
+    pub(crate) host: Tree,
+    pub(crate) port: Option<Tree>,
+    pub(crate) username: Option<Tree>,
+    pub(crate) password: Option<Tree>,
+    pub(crate) timeout_ms: u64,
+    pub(crate) commands: Vec<CommandTemplate>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CommandTemplate {
+    pub(crate) name: String,
+    pub(crate) when: Option<Tree>,
+    pub(crate) arguments: Tree,
+    pub(crate) ignore: Vec<String>,
+    /// Words the reply must begin with, for the rest to be sent.
+    pub(crate) expect: Vec<Tree>,
+    pub(crate) place: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: String,
+    pub(crate) verb: String,
+    pub(crate) query: Option<Query>,
+    pub(crate) modifiers: Modifiers,
+    /// Parsed `ignore`.
+    pub(crate) ignore: Vec<ColumnPath>,
+    pub(crate) event: Option<EventTemplate>,
+    pub(crate) action: Action,
+}
+
+#[derive(Debug)]
+pub(crate) struct EventTemplate {
+    /// `Normal` or `Warning`.
+    pub(crate) kind: Tree,
+    pub(crate) reason: Tree,
+    pub(crate) message: Tree,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    Apply {
+        documents: Vec<Document>,
+        own: bool,
+    },
+    Patch(Document),
+    Redis(RedisTemplate),
+    Delete {
+        kind: Gvk,
+        name: Tree,
+        uid: Option<Tree>,
+    },
+    Event(EventTemplate),
+}
+
+/// One manifest.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) gvk: Gvk,
+    pub(crate) when: Option<Tree>,
+    pub(crate) tree: Tree,
+    /// `file:line`, for messages.
+    pub(crate) place: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct StatusRule {
+    pub(crate) name: String,
+    pub(crate) fields: Option<Query>,
+    /// Columns of `fields` whose text is JSON.
+    pub(crate) json: BTreeSet<String>,
+    pub(crate) conditions: Vec<(String, Query)>,
+    pub(crate) newest: bool,
+    pub(crate) update_time: bool,
+    pub(crate) transition_time: bool,
+    pub(crate) runtime: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct MetricRule {
+    pub(crate) name: String,
+    pub(crate) help: String,
+    pub(crate) query: Query,
+    pub(crate) labels: Vec<String>,
+}
+
+impl Compiled {
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `metadata.version`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// `metadata.description`; empty when absent.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The Kind of its instances.
+    pub fn gvk(&self) -> &Gvk {
+        &self.schema.instance.gvk
+    }
+
+    /// For `Mirror::declare`.
+    pub fn schema(&self) -> &PackageSchema {
+        &self.schema
+    }
+
+    /// Every Kind to watch: its instances, sensed Kinds, Kinds it writes, and those between.
+    pub fn watches(&self) -> &[Watch] {
+        &self.watches
+    }
+
+    /// The CustomResourceDefinition to install.
+    pub fn crd(&self) -> &Value {
+        &self.crd
+    }
+
+    /// The instance's declared fields; a sensitive one's path is where an action finds the value of its handle.
+    pub fn fields(&self) -> &[Field] {
+        &self.schema.instance.fields
+    }
+
+    /// The metrics it exports.
+    pub fn metrics(&self) -> &[MetricSpec] {
+        &self.metric_specs
+    }
+
+    /// Kinds its rules write.
+    pub fn written(&self) -> &BTreeSet<Gvk> {
+        &self.written
+    }
+
+    /// Names of its rules, in order.
+    pub fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.name.as_str())
+    }
+
+    /// Tables a query stands on, through views.
+    pub(crate) fn bases<'a>(&'a self, query: &'a Query) -> impl Iterator<Item = &'a str> {
+        query.reads.iter().flat_map(|name| {
+            let through = self.bases.get(name);
+            through
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .chain(through.is_none().then_some(name.as_str()))
+        })
+    }
+
+    /// A working set for its tables and views. It was made once already while compiling, so it cannot fail for the package's sake.
+    pub(crate) fn sheet(&self) -> Sheet {
+        let mut sheet = Sheet::new(&self.schema).expect("the same schema made a sheet at load");
+        for view in &self.views {
+            sheet
+                .add_view(&view.name, &view.query.columns)
+                .expect("the same view was added at load");
+        }
+        sheet
+    }
+}
+
+/// Largest file of a package. Kubernetes refuses objects above 1.5 MiB, so nothing that is applied can be longer.
+const FILE_LIMIT: u64 = 2 << 20;
+
+/// Reads and compiles the package in a folder: `package.yaml` and every other text file below it.
+pub fn load_dir(folder: &Path) -> Result<Compiled, Vec<Diagnostic>> {
+    load_files(&read_dir(folder)?)
+}
+
+/// Reads the files of a package folder by path relative to it; hidden files are left out.
+pub fn read_dir(folder: &Path) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    let mut files = BTreeMap::new();
+    let mut problems = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(current) = folders.pop() {
+        let entries = match std::fs::read_dir(&current) {
+            Ok(entries) => entries,
+            Err(error) => {
+                problems.push(whole_file(
+                    &current.display().to_string(),
+                    format!("cannot read the folder: {error}"),
+                ));
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path
+                .strip_prefix(folder)
+                .unwrap_or(&path)
+                .display()
+                .to_string();
+            if entry.metadata().is_ok_and(|meta| meta.len() > FILE_LIMIT) {
+                problems.push(whole_file(
+                    &name,
+                    format!("file is longer than {FILE_LIMIT} bytes"),
+                ));
+                continue;
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    files.insert(name, text);
+                }
+                // Pictures and archives are no part of what is compiled.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
+                Err(error) => {
+                    problems.push(whole_file(&name, format!("cannot read the file: {error}")));
+                }
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(files)
+    } else {
+        Err(problems)
+    }
+}
+
+fn whole_file(file: &str, message: String) -> Diagnostic {
+    Diagnostic {
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        message,
+        hint: None,
+    }
+}
+
+/// Compiles a package from its files by path relative to `package.yaml`.
+pub fn load_files(files: &BTreeMap<String, String>) -> Result<Compiled, Vec<Diagnostic>> {
+    let mut check = Check {
+        files,
+        diagnostics: Vec::new(),
+    };
+    let compiled = compile(&mut check);
+    let mut diagnostics = check.diagnostics;
+    diagnostics.sort();
+    diagnostics.dedup();
+    match compiled {
+        Some(compiled) if diagnostics.is_empty() => Ok(compiled),
+        _ => Err(diagnostics),
+    }
+}
+
+/// What compiling carries along: the files and what was found wrong.
+pub(crate) struct Check<'a> {
+    pub(crate) files: &'a BTreeMap<String, String>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    pub(crate) fn error(
+        &mut self,
+        file: &str,
+        at: At,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        self.diagnostics.push(Diagnostic {
+            file: file.to_owned(),
+            line: at.line,
+            column: at.column,
+            message: message.into(),
+            hint,
+        });
+    }
+
+    /// An error in `package.yaml`.
+    pub(crate) fn wrong(&mut self, at: At, message: impl Into<String>) {
+        self.error(PACKAGE_FILE, at, message, None);
+    }
+
+    /// An error in `package.yaml` that says what to do.
+    pub(crate) fn wrong_hint(
+        &mut self,
+        at: At,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.error(PACKAGE_FILE, at, message, Some(hint.into()));
+    }
+
+    /// Complains about every key that is not known here.
+    pub(crate) fn only(&mut self, node: &Node, place: &str, known: &[&str]) {
+        if !matches!(node.data, Data::Map(_)) {
+            self.wrong(
+                node.at,
+                format!("{place} must be a map, this is {}", node.what()),
+            );
+            return;
+        }
+        for (key, _) in node.entries() {
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            if NOT_YET.contains(&key.text.as_str()) {
+                self.wrong_hint(
+                    key.at,
+                    format!(
+                        "`{}` is not supported by this version of libretto",
+                        key.text
+                    ),
+                    format!("{place} knows: {}", known.join(", ")),
+                );
+                continue;
+            }
+            let names: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
+            let hint = suggestion(&key.text, &names)
+                .unwrap_or_else(|| format!("{place} knows: {}", known.join(", ")));
+            self.wrong_hint(
+                key.at,
+                format!("unknown keyword `{}` in {place}", key.text),
+                hint,
+            );
+        }
+    }
+
+    /// The text of a required key.
+    pub(crate) fn required_text(&mut self, node: &Node, place: &str, key: &str) -> Option<String> {
+        match node.get(key) {
+            Some(value) => self.text(value, &format!("{place}.{key}")),
+            None => {
+                self.wrong(node.at, format!("{place} needs `{key}`"));
+                None
+            }
+        }
+    }
+
+    /// The text of a node.
+    pub(crate) fn text(&mut self, node: &Node, place: &str) -> Option<String> {
+        match node.text() {
+            Some(text) => Some(text.to_owned()),
+            None => {
+                self.wrong_hint(
+                    node.at,
+                    format!("{place} must be text, this is {}", node.what()),
+                    "put it in quotes",
+                );
+                None
+            }
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, node: Option<&Node>, place: &str, default: bool) -> bool {
+        match node.map(|node| (node, &node.data)) {
+            None => default,
+            Some((_, Data::Bool(truth))) => *truth,
+            Some((node, _)) => {
+                self.wrong(
+                    node.at,
+                    format!("{place} must be true or false, this is {}", node.what()),
+                );
+                default
+            }
+        }
+    }
+
+    /// A duration in milliseconds, at least `least`.
+    pub(crate) fn duration(&mut self, node: &Node, place: &str, least: i64) -> Option<i64> {
+        let text = self.text(node, place)?;
+        match libretto_api::package::parse_duration(&text) {
+            Ok(ms) if ms >= least => Some(ms),
+            Ok(_) => {
+                self.wrong(node.at, format!("{place} must be at least {least}ms"));
+                None
+            }
+            Err(error) => {
+                self.wrong(node.at, format!("{place}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// One text or a list of texts.
+    pub(crate) fn texts(&mut self, node: &Node, place: &str) -> Vec<(String, At)> {
+        match &node.data {
+            Data::Text(text) => vec![(text.clone(), node.at)],
+            Data::List(items) => items
+                .iter()
+                .filter_map(|item| Some((self.text(item, place)?, item.at)))
+                .collect(),
+            _ => {
+                self.wrong(
+                    node.at,
+                    format!(
+                        "{place} must be text or a list of texts, this is {}",
+                        node.what()
+                    ),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    pub(crate) fn gvk(&mut self, text: &str, at: At) -> Option<Gvk> {
+        match text.parse() {
+            Ok(gvk) => Some(gvk),
+            Err(error) => {
+                self.wrong(at, format!("{error}"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&mut self, text: &str, at: At) -> Option<ColumnPath> {
+        match text.parse() {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.wrong(at, format!("{error}"));
+                None
+            }
+        }
+    }
+
+    /// A name that can be a table and a template variable.
+    pub(crate) fn identifier(&mut self, text: &str, at: At, what: &str) -> bool {
+        let fine = text.len() <= 63
+            && text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !fine {
+            self.wrong_hint(
+                at,
+                format!("`{text}` cannot be the name of a {what}"),
+                "letters, digits and _, beginning with a letter, at most 63",
+            );
+        }
+        fine
+    }
+
+    /// Compiles a template of `package.yaml`.
+    pub(crate) fn tree(&mut self, node: &Node, names: &Names) -> Tree {
+        self.tree_in(PACKAGE_FILE, node, names)
+    }
+
+    /// Compiles a template of a file.
+    pub(crate) fn tree_in(&mut self, file: &str, node: &Node, names: &Names) -> Tree {
+        let mut compiler = Compiler {
+            file,
+            names,
+            problems: Vec::new(),
+        };
+        let tree = compiler.tree(node);
+        let source = self.files.get(file).map_or("", String::as_str);
+        for (at, problem) in compiler.problems {
+            let at = if problem.line == 0 {
+                at
+            } else {
+                yaml::inside(source, at, problem.line, 0)
+            };
+            self.diagnostics.push(Diagnostic {
+                file: file.to_owned(),
+                line: at.line,
+                column: at.column,
+                message: problem.message,
+                hint: problem.hint,
+            });
+        }
+        tree
+    }
+
+    /// Checks a query against the tables and views there are.
+    pub(crate) fn query(&mut self, scope: &mut Scope, node: &Node, place: &str) -> Option<Query> {
+        let sql = self.text(node, place)?;
+        match scope.sheet.describe(&sql) {
+            Ok(described) => self.accept(scope, node, place, sql, described),
+            Err(error) => {
+                // What reads a broken view is not broken itself.
+                if let SqlError::Compile { message, .. } = &error
+                    && let Some(missing) = message.strip_prefix("no such table: ")
+                    && scope.broken.contains(missing)
+                {
+                    return None;
+                }
+                self.sql_error(scope, node, place, &sql, &error);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        scope: &mut Scope,
+        node: &Node,
+        place: &str,
+        sql: String,
+        described: Described,
+    ) -> Option<Query> {
+        let Described {
+            columns,
+            reads,
+            parameters,
+        } = described;
+        let mut fine = true;
+        for parameter in parameters {
+            if parameter.is_empty() {
+                self.wrong_hint(
+                    node.at,
+                    format!("{place}: parameters without a name are never bound"),
+                    "name a field of the instance, like :replicas",
+                );
+                fine = false;
+            } else if !scope.names.cr.contains(&parameter) {
+                let hint = suggestion(&parameter, &scope.names.cr)
+                    .unwrap_or_else(|| "declare it under crd.fields".to_owned());
+                let offset = sql.find(&format!(":{parameter}"));
+                let at = self.sql_place(node, &sql, offset);
+                self.wrong_hint(at, format!("{place}: cr has no field `{parameter}`"), hint);
+                fine = false;
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for column in &columns {
+            if !seen.insert(column.name.to_lowercase()) {
+                self.wrong_hint(
+                    node.at,
+                    format!("{place}: two columns are called `{}`", column.name),
+                    "give one another name with AS",
+                );
+                fine = false;
+            }
+        }
+        for (table, column) in &reads {
+            if table == "clock" {
+                let period = libretto_mirror::CLOCK_COLUMNS
+                    .iter()
+                    .find(|(name, _)| name == column)
+                    .map_or(10_000, |(_, period)| *period);
+                scope.clock = Some(scope.clock.map_or(period, |known| known.min(period)));
+            }
+        }
+        fine.then(|| Query {
+            sql,
+            columns,
+            reads: reads.into_iter().map(|(table, _)| table).collect(),
+        })
+    }
+
+    fn sql_place(&self, node: &Node, sql: &str, offset: Option<usize>) -> At {
+        let Some(offset) = offset else {
+            return node.at;
+        };
+        // SQLite counts from the trimmed text.
+        let offset = offset + (sql.len() - sql.trim_start().len());
+        let before = sql.get(..offset).unwrap_or_default();
+        let line = before.matches('\n').count();
+        let column = before.len() - before.rfind('\n').map_or(0, |index| index + 1);
+        let source = self.files.get(PACKAGE_FILE).map_or("", String::as_str);
+        yaml::inside(source, node.at, line, column)
+    }
+
+    pub(crate) fn sql_error(
+        &mut self,
+        scope: &Scope,
+        node: &Node,
+        place: &str,
+        sql: &str,
+        error: &SqlError,
+    ) {
+        let (offset, hint) = match error {
+            SqlError::Compile { message, offset } => {
+                let hint = if let Some(table) = message.strip_prefix("no such table: ") {
+                    let known: Vec<String> = scope.relations();
+                    suggestion(table, &known)
+                        .or_else(|| Some(format!("there are: {}", known.join(", "))))
+                } else if let Some(column) = message.strip_prefix("no such column: ") {
+                    let column = column.rsplit('.').next().unwrap_or(column);
+                    let known: BTreeSet<String> = scope
+                        .relations()
+                        .iter()
+                        .filter_map(|name| scope.sheet.columns_of(name))
+                        .flatten()
+                        .cloned()
+                        .collect();
+                    suggestion(column, &known)
+                } else {
+                    None
+                };
+                (*offset, hint)
+            }
+            SqlError::SeveralStatements => {
+                (None, Some("put the second in a view of its own".to_owned()))
+            }
+            _ => (None, None),
+        };
+        let at = self.sql_place(node, sql, offset);
+        self.error(PACKAGE_FILE, at, format!("{place}: {error}"), hint);
+    }
+}
+
+/// What SQL and templates can see while compiling.
+pub(crate) struct Scope {
+    pub(crate) sheet: Sheet,
+    pub(crate) names: Names,
+    pub(crate) views: Vec<String>,
+    /// Tables and views that could not be made; what reads them is not complained about again.
+    pub(crate) broken: BTreeSet<String>,
+    pub(crate) clock: Option<i64>,
+}
+
+impl Scope {
+    fn relations(&self) -> Vec<String> {
+        self.sheet
+            .table_names()
+            .map(str::to_owned)
+            .chain(self.views.iter().cloned())
+            .collect()
+    }
+
+    /// Names a template of a rule may use.
+    pub(crate) fn names_for(&self, query: Option<&Query>) -> Names {
+        Names {
+            row: query
+                .into_iter()
+                .flat_map(|query| query.columns.iter().map(|column| column.name.clone()))
+                .collect(),
+            cr: self.names.cr.clone(),
+        }
+    }
+}
+
+fn compile(check: &mut Check<'_>) -> Option<Compiled> {
+    let Some(text) = check.files.get(PACKAGE_FILE) else {
+        check.diagnostics.push(whole_file(
+            PACKAGE_FILE,
+            "a package folder needs this file".to_owned(),
+        ));
+        return None;
+    };
+    let documents = match yaml::parse(PACKAGE_FILE, text) {
+        Ok(documents) => documents,
+        Err(diagnostic) => {
+            check.diagnostics.push(diagnostic);
+            return None;
+        }
+    };
+    let [root] = documents.as_slice() else {
+        check.diagnostics.push(whole_file(
+            PACKAGE_FILE,
+            format!("must hold one document, this has {}", documents.len()),
+        ));
+        return None;
+    };
+    check.only(
+        root,
+        "the package",
+        &["apiVersion", "kind", "metadata", "spec"],
+    );
+    for (key, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        match root.get(key) {
+            Some(node) if node.text() == Some(expected) => {}
+            Some(node) => check.wrong(node.at, format!("{key} must be {expected}")),
+            None => check.wrong(root.at, format!("the package needs `{key}: {expected}`")),
+        }
+    }
+    let empty = Node {
+        at: root.at,
+        data: Data::Map(Vec::new()),
+    };
+    let metadata = root.get("metadata").unwrap_or(&empty);
+    check.only(metadata, "metadata", &["name", "version", "description"]);
+    let name = check
+        .required_text(metadata, "metadata", "name")
+        .unwrap_or_default();
+    if let Some(node) = metadata.get("name") {
+        let fine = !name.is_empty()
+            && name.len() <= 50
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !fine {
+            check.wrong_hint(
+                node.at,
+                format!("`{name}` cannot be the name of a package"),
+                "lower-case letters, digits and -, beginning with a letter, at most 50",
+            );
+        }
+    }
+    let version = check
+        .required_text(metadata, "metadata", "version")
+        .unwrap_or_default();
+    let description = match metadata.get("description") {
+        Some(node) => check.text(node, "metadata.description").unwrap_or_default(),
+        None => String::new(),
+    };
+    let Some(spec) = root.get("spec") else {
+        check.wrong(root.at, "the package needs `spec`");
+        return None;
+    };
+    check.only(spec, "spec", &["crd", "sense", "decide", "execute"]);
+    let definition = crd::compile(check, spec)?;
+    let sensed = sense::tables(check, spec);
+    let mut schema = PackageSchema {
+        package: name.clone(),
+        instance: definition.instance,
+        watches: sensed.watches,
+        probes: sensed.probes,
+        objects: Vec::new(),
+        lineage: Vec::new(),
+    };
+    let mut names = Names::default();
+    let mut cr_kinds = BTreeMap::new();
+    for (column, kind) in INSTANCE_COLUMNS {
+        names.cr.insert((*column).to_owned());
+        cr_kinds.insert((*column).to_owned(), *kind);
+    }
+    for field in &schema.instance.fields {
+        names.cr.insert(field.name.clone());
+        cr_kinds.insert(field.name.clone(), field.kind);
+    }
+    let sheet = match Sheet::new(&schema) {
+        Ok(sheet) => sheet,
+        Err(error) => {
+            check.wrong(spec.at, format!("tables cannot be made: {error}"));
+            return None;
+        }
+    };
+    let mut scope = Scope {
+        sheet,
+        names,
+        views: Vec::new(),
+        broken: sensed.broken,
+        clock: None,
+    };
+    let views = decide::views(check, &mut scope, spec);
+    let probes = sense::probes(check, &mut scope, spec);
+    let executed = execute::rules(check, &mut scope, spec);
+    let mut written = BTreeSet::new();
+    for rule in &executed.rules {
+        match &rule.action {
+            Action::Apply { documents, .. } => {
+                written.extend(documents.iter().map(|document| document.gvk.clone()));
+            }
+            Action::Patch(document) => {
+                written.insert(document.gvk.clone());
+            }
+            Action::Redis(_) | Action::Delete { .. } | Action::Event(_) => {}
+        }
+    }
+    schema.objects = written
+        .iter()
+        .map(|gvk| {
+            let mut ignore: Vec<ColumnPath> = Vec::new();
+            for rule in &executed.rules {
+                let touches = match &rule.action {
+                    Action::Apply { documents, .. } => {
+                        documents.iter().any(|document| document.gvk == *gvk)
+                    }
+                    Action::Patch(document) => document.gvk == *gvk,
+                    _ => false,
+                };
+                if touches {
+                    for path in &rule.ignore {
+                        if !ignore.contains(path) {
+                            ignore.push(path.clone());
+                        }
+                    }
+                }
+            }
+            ObjectKind {
+                gvk: gvk.clone(),
+                ignore,
+            }
+        })
+        .collect();
+    schema.lineage = between(&schema);
+    let watches = watches(&schema, &executed.rules);
+    let mut bases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for view in &views {
+        // Views come in order, so what a view reads is already known.
+        let mut tables = BTreeSet::new();
+        for name in &view.query.reads {
+            match bases.get(name) {
+                Some(through) => tables.extend(through.iter().cloned()),
+                None => {
+                    tables.insert(name.clone());
+                }
+            }
+        }
+        bases.insert(view.name.clone(), tables);
+    }
+    Some(Compiled {
+        bases,
+        name,
+        version,
+        description,
+        crd: definition.crd,
+        status_schema: definition.status_schema,
+        cr_kinds,
+        views,
+        probes,
+        metric_specs: executed
+            .metrics
+            .iter()
+            .map(|metric| MetricSpec {
+                name: metric.name.clone(),
+                help: metric.help.clone(),
+            })
+            .collect(),
+        rules: executed.rules,
+        status: executed.status,
+        metrics: executed.metrics,
+        clock: scope.clock,
+        schema,
+        watches,
+        written,
+    })
+}
+
+/// Kinds that stand between what a package writes and what it senses: without them a Deployment's Pods have no known owner.
+fn between(schema: &PackageSchema) -> Vec<Gvk> {
+    let known = |gvk: &Gvk| {
+        schema.watches.iter().any(|watch| watch.gvk == *gvk)
+            || schema.objects.iter().any(|object| object.gvk == *gvk)
+    };
+    let pods = Gvk::new("", "v1", "Pod");
+    let senses_pods = schema.watches.iter().any(|watch| watch.gvk == pods);
+    [
+        (
+            Gvk::new("apps", "v1", "Deployment"),
+            Gvk::new("apps", "v1", "ReplicaSet"),
+        ),
+        (
+            Gvk::new("batch", "v1", "CronJob"),
+            Gvk::new("batch", "v1", "Job"),
+        ),
+    ]
+    .into_iter()
+    .filter(|(written, middle)| senses_pods && known(written) && !known(middle))
+    .map(|(_, middle)| middle)
+    .collect()
+}
+
+fn watches(schema: &PackageSchema, rules: &[Rule]) -> Vec<Watch> {
+    let mut selectors: BTreeMap<Gvk, BTreeMap<String, String>> = BTreeMap::new();
+    let mut need = |gvk: &Gvk, labels: &BTreeMap<String, String>| {
+        selectors
+            .entry(gvk.clone())
+            .and_modify(|known| known.retain(|key, value| labels.get(key) == Some(value)))
+            .or_insert_with(|| labels.clone());
+    };
+    let everything = BTreeMap::new();
+    need(&schema.instance.gvk, &everything);
+    for watch in &schema.watches {
+        need(&watch.gvk, &watch.labels);
+    }
+    let ours: BTreeMap<String, String> = [(
+        libretto_api::object::PACKAGE_LABEL.to_owned(),
+        schema.package.clone(),
+    )]
+    .into();
+    for rule in rules {
+        match &rule.action {
+            Action::Apply { documents, .. } => {
+                for document in documents {
+                    need(&document.gvk, &ours);
+                }
+            }
+            Action::Patch(document) => need(&document.gvk, &everything),
+            _ => {}
+        }
+    }
+    for gvk in &schema.lineage {
+        need(gvk, &everything);
+    }
+    selectors
+        .into_iter()
+        .map(|(gvk, labels)| Watch { gvk, labels })
+        .collect()
+}

@@ -1,0 +1,266 @@
+//! Evaluates one instance: snapshot and ledger in, plan out.
+//!
+//! The order here is the order of thinking: fill the working set, materialise views, turn rules' rows into items
+//! ([`crate::items`]), compare items with the ledger ([`crate::decide`]), say how it stands ([`crate::status`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use libretto_api::intent::Millis;
+use libretto_mirror::{Limits, Rows, Sheet, Snapshot};
+
+use crate::{
+    Compiled, Ledger, Plan, Sample,
+    compile::Query,
+    decide, items,
+    plan::ProbeTarget,
+    status,
+    template::{self, Context},
+};
+
+/// A compiled package with a working set of its own. Cheap enough to have one per worker and package; it keeps nothing of
+/// one evaluation for the next.
+#[derive(Debug)]
+pub struct Engine {
+    package: Arc<Compiled>,
+    sheet: Sheet,
+}
+
+/// One evaluation while it lasts.
+pub(crate) struct Pass<'a> {
+    pub(crate) package: &'a Compiled,
+    pub(crate) sheet: &'a Sheet,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) now: Millis,
+    /// The variable `cr` of templates.
+    pub(crate) cr: Context,
+    pub(crate) deleting: bool,
+    /// Why views have no rows, by name.
+    pub(crate) failed: BTreeMap<String, String>,
+}
+
+impl Pass<'_> {
+    /// Rows of a query, unless something it reads failed.
+    pub(crate) fn rows(&self, query: &Query) -> Result<Rows, String> {
+        for table in &query.reads {
+            if let Some(reason) = self.failed.get(table) {
+                return Err(reason.clone());
+            }
+        }
+        self.sheet
+            .rows(&query.sql, Limits::PACKAGE)
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Engine {
+    /// Opens a working set for the package.
+    pub fn new(package: Arc<Compiled>) -> Self {
+        let sheet = package.sheet();
+        Self { package, sheet }
+    }
+
+    /// The package.
+    pub fn package(&self) -> &Arc<Compiled> {
+        &self.package
+    }
+
+    /// Decides what to do for the instance of the snapshot. The same arguments give the same plan.
+    pub fn plan(&self, snapshot: &Snapshot, ledger: &Ledger, now: Millis, seed: u64) -> Plan {
+        self.plan_with(snapshot, ledger, now, seed, &BTreeMap::new())
+    }
+
+    /// Like [`Engine::plan`], with the rows of some views given instead of computed.
+    pub(crate) fn plan_with(
+        &self,
+        snapshot: &Snapshot,
+        ledger: &Ledger,
+        now: Millis,
+        seed: u64,
+        given: &BTreeMap<String, libretto_mirror::Table>,
+    ) -> Plan {
+        let pass = self.pass(snapshot, now, given);
+        let (probes, probes_kept, probe_failures) = probe_targets(&pass);
+        let unanswered = unanswered(&pass, &probes);
+        let rules: Vec<items::RuleItems> = items::of_rules(&pass, &blind(&pass, &unanswered));
+        let mut decision = decide::decide(&pass, &rules, ledger, seed);
+        let (metrics, metric_failures) = samples(&pass);
+        let mut failures: Vec<(String, String)> = rules
+            .iter()
+            .filter_map(|rule| Some((rule.rule.name.clone(), rule.failure.clone()?)))
+            .collect();
+        failures.extend(probe_failures);
+        failures.extend(metric_failures);
+        status::conclude(&pass, &mut decision, &failures, &unanswered);
+        if let Some(period) = self.package.clock
+            && !pass.deleting
+        {
+            decision.wake(now - now.rem_euclid(period) + period);
+        }
+        decision.into_plan(&rules, probes, probes_kept, metrics)
+    }
+
+    pub(crate) fn pass<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        now: Millis,
+        given: &BTreeMap<String, libretto_mirror::Table>,
+    ) -> Pass<'a> {
+        let mut failed = BTreeMap::new();
+        let filled = self.sheet.fill(snapshot, now);
+        for view in &self.package.views {
+            let result = match (&filled, given.get(&view.name)) {
+                (Err(error), _) => Err(format!("the working set could not be filled: {error}")),
+                (Ok(()), Some(table)) => self
+                    .sheet
+                    .put_view(&view.name, table)
+                    .map_err(|error| error.to_string()),
+                (Ok(()), None) => {
+                    match view.query.reads.iter().find_map(|table| failed.get(table)) {
+                        Some(reason) => Err(String::clone(reason)),
+                        None => self
+                            .sheet
+                            .materialise(&view.name, &view.query.sql, Limits::PACKAGE)
+                            .map(|_| ())
+                            .map_err(|error| format!("view {}: {error}", view.name)),
+                    }
+                }
+            };
+            if let Err(reason) = result {
+                failed.insert(view.name.clone(), reason);
+            }
+        }
+        if let Err(error) = filled {
+            for table in self.sheet.table_names() {
+                failed.insert(
+                    table.to_owned(),
+                    format!("the working set could not be filled: {error}"),
+                );
+            }
+        }
+        let cr = snapshot
+            .tables
+            .get("cr")
+            .map_or_else(Context::default, |cr| {
+                template::cr_value(cr, &self.package.cr_kinds)
+            });
+        Pass {
+            package: &self.package,
+            sheet: &self.sheet,
+            snapshot,
+            now,
+            cr,
+            deleting: snapshot.cr("deleting").is_true(),
+            failed,
+        }
+    }
+}
+
+type Failures = Vec<(String, String)>;
+
+/// What to ask, which tables' targets are unknown, and why.
+fn probe_targets(pass: &Pass<'_>) -> (Vec<ProbeTarget>, Vec<String>, Failures) {
+    let (mut targets, mut kept, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    if pass.deleting {
+        return (targets, kept, failures);
+    }
+    for spec in &pass.package.probes {
+        match items::probe_targets(pass, spec) {
+            Ok(found) => targets.extend(found),
+            Err(reason) => {
+                kept.push(spec.table.clone());
+                failures.push((format!("probe {}", spec.table), reason));
+            }
+        }
+    }
+    (targets, kept, failures)
+}
+
+/// How many targets of each probe table never answered nor failed to: nothing can be said yet.
+fn unanswered(pass: &Pass<'_>, targets: &[ProbeTarget]) -> BTreeMap<String, usize> {
+    let mut waiting = BTreeMap::new();
+    let mut asked: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for spec in &pass.package.probes {
+        if let Some(table) = pass.snapshot.tables.get(&spec.table) {
+            let keys = (0..table.rows.len())
+                .filter_map(|row| Some(table.get(row, "key")?.display()))
+                .collect();
+            asked.insert(&spec.table, keys);
+        }
+    }
+    for target in targets {
+        let known = asked
+            .get(target.table.as_str())
+            .is_some_and(|keys| keys.contains(&target.key));
+        if !known {
+            *waiting.entry(target.table.clone()).or_default() += 1;
+        }
+    }
+    waiting
+}
+
+/// Probe tables that are not complete: with targets nobody has asked yet, or whose targets follow from such a table. As with a
+/// half-listed Kind, nothing is decided on them: after a restart every answer is missing, and what is missing must neither be
+/// taken for gone nor acted upon. It lasts one round of questions, since a target that does not answer is known too.
+fn blind(pass: &Pass<'_>, unanswered: &BTreeMap<String, usize>) -> BTreeSet<String> {
+    let mut blind: BTreeSet<String> = unanswered.keys().cloned().collect();
+    loop {
+        let more: Vec<String> = pass
+            .package
+            .probes
+            .iter()
+            .filter(|spec| !blind.contains(&spec.table))
+            .filter(|spec| {
+                pass.package
+                    .bases(&spec.query)
+                    .any(|table| blind.contains(table))
+            })
+            .map(|spec| spec.table.clone())
+            .collect();
+        if more.is_empty() {
+            return blind;
+        }
+        blind.extend(more);
+    }
+}
+
+fn samples(pass: &Pass<'_>) -> (Vec<Sample>, Failures) {
+    let (mut samples, mut failures) = (Vec::new(), Vec::new());
+    if pass.deleting {
+        return (samples, failures);
+    }
+    for metric in &pass.package.metrics {
+        match pass.rows(&metric.query) {
+            Ok(rows) => {
+                let place = |name: &str| rows.columns.iter().position(|column| column.name == name);
+                let value_at = place("value").unwrap_or(0);
+                for row in &rows.rows {
+                    // NULL means there is nothing to measure.
+                    let Some(value) = row[value_at].as_float() else {
+                        continue;
+                    };
+                    let mut labels: BTreeMap<String, String> = metric
+                        .labels
+                        .iter()
+                        .filter_map(|label| Some((label.clone(), row[place(label)?].display())))
+                        .collect();
+                    labels.insert(
+                        "namespace".to_owned(),
+                        pass.snapshot.instance.namespace.clone(),
+                    );
+                    labels.insert("name".to_owned(), pass.snapshot.instance.name.clone());
+                    samples.push(Sample {
+                        name: metric.name.clone(),
+                        help: metric.help.clone(),
+                        labels,
+                        value,
+                    });
+                }
+            }
+            Err(reason) => failures.push((format!("metric {}", metric.name), reason)),
+        }
+    }
+    (samples, failures)
+}

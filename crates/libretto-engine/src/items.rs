@@ -1,0 +1,545 @@
+//! From rows to items: what each rule wants, before anybody asks whether it is already so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libretto_api::{
+    intent::{Effect, EventKind, Probe, RedisCall, RedisCommand},
+    object::{INSTANCE_LABEL, ObjectRef, PACKAGE_LABEL},
+};
+use libretto_mirror::{Datum, ResultColumn, Rows, canonical_json, digest};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    compile::{Action, Ask, Document, EventTemplate, ProbeSpec, RedisTemplate, Rule},
+    engine::Pass,
+    ledger::{PendingEvent, object_id, reference},
+    plan::ProbeTarget,
+    template::{self, Context, Tree, scalar_text, truthy},
+};
+
+/// A rule and what it wants.
+pub(crate) struct RuleItems<'a> {
+    pub(crate) rule: &'a Rule,
+    pub(crate) items: Vec<Item>,
+    /// Why the rule's rows could not be computed; nothing of the rule is touched then.
+    pub(crate) failure: Option<String>,
+    /// Probe table the rule stands on that has targets nobody has asked yet; nothing of the rule is touched then either.
+    pub(crate) blind: Option<String>,
+}
+
+impl RuleItems<'_> {
+    /// What is known of the rule's rows says nothing about what left.
+    pub(crate) fn unknown(&self) -> bool {
+        self.failure.is_some() || self.blind.is_some()
+    }
+}
+
+/// One thing a rule wants.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) key: String,
+    pub(crate) fingerprint: String,
+    pub(crate) effect: Effect,
+    pub(crate) columns: Vec<(String, Datum)>,
+    pub(crate) event: Option<PendingEvent>,
+    /// The object, for apply and patch.
+    pub(crate) object: Option<ObjectRef>,
+}
+
+/// Every rule's items. Rules are computed one by one: a failing one does not stop the next.
+pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<RuleItems<'a>> {
+    let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+    pass.package
+        .rules
+        .iter()
+        .map(|rule| {
+            let waits_for = rule
+                .query
+                .as_ref()
+                .and_then(|query| {
+                    pass.package
+                        .bases(query)
+                        .find(|table| blind.contains(*table))
+                })
+                .map(str::to_owned);
+            if pass.deleting || waits_for.is_some() {
+                return RuleItems {
+                    rule,
+                    items: Vec::new(),
+                    failure: None,
+                    blind: waits_for,
+                };
+            }
+            match of_rule(pass, rule).and_then(|items| distinct(rule, items, &mut wanted)) {
+                Ok(items) => RuleItems {
+                    rule,
+                    items,
+                    failure: None,
+                    blind: None,
+                },
+                Err(reason) => RuleItems {
+                    rule,
+                    items: Vec::new(),
+                    failure: Some(reason),
+                    blind: None,
+                },
+            }
+        })
+        .collect()
+}
+
+/// Two rules that write one object with one manager would undo each other's fields forever.
+fn distinct(
+    rule: &Rule,
+    items: Vec<Item>,
+    wanted: &mut BTreeMap<String, String>,
+) -> Result<Vec<Item>, String> {
+    let mut keys = BTreeSet::new();
+    for item in &items {
+        if !keys.insert(&item.key) {
+            return Err(match &item.object {
+                Some(object) => format!("{object} is written twice"),
+                None => format!("two rows have the key `{}`", item.key),
+            });
+        }
+        if let Some(object) = &item.object
+            && let Some(other) = wanted.get(&object_id(object))
+        {
+            return Err(format!("{object} is already written by rule {other}"));
+        }
+    }
+    for item in &items {
+        if let Some(object) = &item.object {
+            wanted.insert(object_id(object), rule.name.clone());
+        }
+    }
+    Ok(items)
+}
+
+fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Vec<Item>, String> {
+    let rows = match &rule.query {
+        Some(query) => pass.rows(query)?,
+        // The instance itself is the one row.
+        None => Rows {
+            columns: Vec::new(),
+            rows: vec![Vec::new()],
+        },
+    };
+    let mut items = Vec::new();
+    for row in &rows.rows {
+        let context = template::row_context(&pass.cr, &rows.columns, row);
+        let columns: Vec<(String, Datum)> = rows
+            .columns
+            .iter()
+            .zip(row)
+            .map(|(column, datum)| (column.name.clone(), datum.clone()))
+            .collect();
+        let key = row_key(rule, &columns);
+        let within = |reason: String| {
+            if rule.query.is_some() {
+                format!("row {key}: {reason}")
+            } else {
+                reason
+            }
+        };
+        let event = match &rule.event {
+            Some(event) => Some(told(event, &context).map_err(within)?),
+            None => None,
+        };
+        match &rule.action {
+            Action::Apply { documents, own } => {
+                for document in documents {
+                    items.extend(
+                        apply(pass, rule, document, *own, &context, &columns)
+                            .map_err(within)?
+                            .map(|item| Item {
+                                event: event.clone(),
+                                ..item
+                            }),
+                    );
+                }
+            }
+            Action::Patch(document) => {
+                items.extend(
+                    patch(pass, rule, document, &context, &columns)
+                        .map_err(within)?
+                        .map(|item| Item { event, ..item }),
+                );
+            }
+            Action::Redis(template) => {
+                let call = redis(template, &context, template.timeout_ms).map_err(within)?;
+                items.push(call_item(rule, key, columns, Effect::Redis(call), event));
+            }
+            Action::Delete { kind, name, uid } => {
+                let object = ObjectRef {
+                    gvk: kind.clone(),
+                    namespace: pass.snapshot.instance.namespace.clone(),
+                    name: text(name, &context, "name").map_err(within)?,
+                };
+                let uid = match uid {
+                    Some(uid) => optional_text(uid, &context, "uid").map_err(within)?,
+                    None => None,
+                };
+                items.push(call_item(
+                    rule,
+                    key,
+                    columns,
+                    Effect::Delete { object, uid },
+                    event,
+                ));
+            }
+            Action::Event(template) => {
+                let event_text = told(template, &context).map_err(within)?;
+                let effect = Effect::Event {
+                    kind: event_text.kind,
+                    reason: event_text.reason,
+                    message: event_text.message,
+                };
+                items.push(call_item(rule, key, columns, effect, event));
+            }
+        }
+    }
+    Ok(items)
+}
+
+fn told(event: &EventTemplate, context: &Context) -> Result<PendingEvent, String> {
+    let kind = match text(&event.kind, context, "event type")?.as_str() {
+        "Normal" => EventKind::Normal,
+        "Warning" => EventKind::Warning,
+        other => return Err(format!("event type is `{other}`: Normal or Warning")),
+    };
+    Ok(PendingEvent {
+        kind,
+        reason: text(&event.reason, context, "event reason")?,
+        message: text(&event.message, context, "event message")?,
+    })
+}
+
+fn call_item(
+    rule: &Rule,
+    key: String,
+    columns: Vec<(String, Datum)>,
+    effect: Effect,
+    event: Option<PendingEvent>,
+) -> Item {
+    let fingerprint = if columns.is_empty() {
+        let effect = serde_json::to_value(&effect).expect("effects are plain data");
+        digest(canonical_json(&effect).as_bytes())
+    } else {
+        let said: Map<String, Value> = columns
+            .iter()
+            .filter(|(name, _)| rule.modifiers.on.is_empty() || rule.modifiers.on.contains(name))
+            .map(|(name, datum)| (name.clone(), datum.to_json()))
+            .collect();
+        digest(canonical_json(&Value::Object(said)).as_bytes())
+    };
+    Item {
+        key,
+        fingerprint,
+        effect,
+        columns,
+        event,
+        object: None,
+    }
+}
+
+/// Identity of a row: `key:`, else column `key`, else `name`, else all columns; the instance's only row is `instance`.
+fn row_key(rule: &Rule, columns: &[(String, Datum)]) -> String {
+    if columns.is_empty() {
+        return "instance".to_owned();
+    }
+    let value = |name: &str| {
+        columns
+            .iter()
+            .find(|(column, _)| column == name)
+            .map(|(_, datum)| datum.display())
+    };
+    if !rule.modifiers.key.is_empty() {
+        return rule
+            .modifiers
+            .key
+            .iter()
+            .map(|name| value(name).unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("/");
+    }
+    value("key").or_else(|| value("name")).unwrap_or_else(|| {
+        columns
+            .iter()
+            .map(|(_, datum)| datum.display())
+            .collect::<Vec<_>>()
+            .join("/")
+    })
+}
+
+fn apply(
+    pass: &Pass<'_>,
+    rule: &Rule,
+    document: &Document,
+    own: bool,
+    context: &Context,
+    columns: &[(String, Datum)],
+) -> Result<Option<Item>, String> {
+    let Some((mut object, reference)) = rendered(pass, document, own, context)? else {
+        return Ok(None);
+    };
+    let instance = &pass.snapshot.instance;
+    let metadata = object["metadata"]
+        .as_object_mut()
+        .expect("`rendered` checked that metadata is a map");
+    let labels = metadata
+        .entry("labels")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .ok_or_else(|| format!("{}: metadata.labels is not a map", document.place))?;
+    labels.insert(INSTANCE_LABEL.to_owned(), json!(instance.uid));
+    labels.insert(PACKAGE_LABEL.to_owned(), json!(instance.package));
+    if own {
+        metadata.insert(
+            "ownerReferences".to_owned(),
+            json!([{
+                "apiVersion": instance.gvk.api_version(),
+                "kind": instance.gvk.kind,
+                "name": instance.name,
+                "uid": instance.uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }]),
+        );
+    }
+    let fingerprint = fingerprint(pass, rule, &mut object, &reference);
+    Ok(Some(Item {
+        key: object_id(&reference),
+        fingerprint,
+        effect: Effect::Apply {
+            object,
+            adopt: rule.modifiers.adopt,
+        },
+        columns: columns.to_vec(),
+        event: None,
+        object: Some(reference),
+    }))
+}
+
+fn patch(
+    pass: &Pass<'_>,
+    rule: &Rule,
+    document: &Document,
+    context: &Context,
+    columns: &[(String, Datum)],
+) -> Result<Option<Item>, String> {
+    let Some((mut object, reference)) = rendered(pass, document, true, context)? else {
+        return Ok(None);
+    };
+    let fingerprint = fingerprint(pass, rule, &mut object, &reference);
+    Ok(Some(Item {
+        key: object_id(&reference),
+        fingerprint,
+        effect: Effect::Patch { object },
+        columns: columns.to_vec(),
+        event: None,
+        object: Some(reference),
+    }))
+}
+
+/// Digest of the object without what is left to others; those fields get their live values, so that applying again for
+/// another reason changes nothing about them.
+fn fingerprint(pass: &Pass<'_>, rule: &Rule, object: &mut Value, reference: &ObjectRef) -> String {
+    let mut ours = object.clone();
+    for path in &rule.ignore {
+        path.remove(&mut ours);
+    }
+    if let Some(live) = pass.snapshot.object(reference) {
+        for path in &rule.ignore {
+            match live.ignored.get(&path.to_string()) {
+                Some(value) => {
+                    path.set(object, value.clone());
+                }
+                None => {
+                    path.remove(object);
+                }
+            }
+        }
+    }
+    digest(canonical_json(&ours).as_bytes())
+}
+
+/// The manifest with its namespace, and its name; `None` when `$when` says no.
+fn rendered(
+    pass: &Pass<'_>,
+    document: &Document,
+    namespaced: bool,
+    context: &Context,
+) -> Result<Option<(Value, ObjectRef)>, String> {
+    if let Some(when) = &document.when {
+        match when.render(context)? {
+            Some(value) if truthy(&value) => {}
+            _ => return Ok(None),
+        }
+    }
+    let place = &document.place;
+    let mut object = document
+        .tree
+        .render(context)?
+        .ok_or_else(|| format!("{place}: the whole object is omit; use $when"))?;
+    let home = &pass.snapshot.instance.namespace;
+    let metadata = object
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| format!("{place}: metadata is not a map"))?;
+    match metadata.get("namespace").map(Value::as_str) {
+        None => {
+            metadata.insert("namespace".to_owned(), json!(home));
+        }
+        // An empty namespace says that the Kind has none.
+        Some(Some("")) if !namespaced => {
+            metadata.remove("namespace");
+        }
+        Some(Some(namespace)) if !namespaced || namespace == home => {}
+        Some(_) => {
+            return Err(format!(
+                "{place}: metadata.namespace must be the instance's ({home}); objects elsewhere need `own: false`"
+            ));
+        }
+    }
+    match metadata.get("name").and_then(Value::as_str) {
+        Some(name) if !name.is_empty() => {}
+        _ => return Err(format!("{place}: metadata.name is not a text")),
+    }
+    let reference =
+        reference(&object).ok_or_else(|| format!("{place}: apiVersion or kind is missing"))?;
+    Ok(Some((object, reference)))
+}
+
+fn optional_text(tree: &Tree, context: &Context, what: &str) -> Result<Option<String>, String> {
+    match tree.render(context)? {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match scalar_text(&value) {
+            Some(text) => Ok(Some(text)),
+            None => Err(format!("{what} must be a scalar, it is {value}")),
+        },
+    }
+}
+
+fn text(tree: &Tree, context: &Context, what: &str) -> Result<String, String> {
+    optional_text(tree, context, what)?
+        .ok_or_else(|| format!("{what} is NULL: filter such rows out in `for`"))
+}
+
+fn port(tree: &Tree, context: &Context) -> Result<u16, String> {
+    let port = text(tree, context, "port")?;
+    port.parse()
+        .map_err(|_| format!("`{port}` is not a port: a number from 1 to 65535"))
+}
+
+fn redis(
+    template: &RedisTemplate,
+    context: &Context,
+    timeout_ms: u64,
+) -> Result<RedisCall, String> {
+    let optional = |tree: &Option<Tree>, what: &str| match tree {
+        Some(tree) => {
+            optional_text(tree, context, what).map(|text| text.filter(|text| !text.is_empty()))
+        }
+        None => Ok(None),
+    };
+    let mut commands = Vec::new();
+    for command in &template.commands {
+        if let Some(when) = &command.when {
+            match when.render(context)? {
+                Some(value) if truthy(&value) => {}
+                _ => continue,
+            }
+        }
+        let rendered = command.arguments.render(context)?;
+        let Some(Value::Array(words)) = rendered else {
+            return Err(format!("{}: a command must be a list", command.place));
+        };
+        let mut arguments = Vec::with_capacity(words.len());
+        for word in &words {
+            arguments.push(scalar_text(word).ok_or_else(|| {
+                format!(
+                    "{}: a word of the command is {word}, not a scalar",
+                    command.place
+                )
+            })?);
+        }
+        if arguments.is_empty() {
+            return Err(format!("{}: the command is empty", command.place));
+        }
+        let mut expect = Vec::with_capacity(command.expect.len());
+        for word in &command.expect {
+            let rendered = word.render(context)?.as_ref().and_then(scalar_text);
+            expect.push(
+                rendered.ok_or_else(|| {
+                    format!("{}: a word of `expect` is not a scalar", command.place)
+                })?,
+            );
+        }
+        commands.push(RedisCommand {
+            name: command.name.clone(),
+            arguments,
+            ignore_errors: command.ignore.clone(),
+            expect,
+        });
+    }
+    Ok(RedisCall {
+        host: text(&template.host, context, "host")?,
+        port: match &template.port {
+            Some(tree) => port(tree, context)?,
+            None => 6379,
+        },
+        username: optional(&template.username, "username")?,
+        password: optional(&template.password, "password")?,
+        timeout_ms,
+        commands,
+    })
+}
+
+/// Targets of one probe table.
+pub(crate) fn probe_targets(pass: &Pass<'_>, spec: &ProbeSpec) -> Result<Vec<ProbeTarget>, String> {
+    let rows = pass.rows(&spec.query)?;
+    let key_at = rows
+        .columns
+        .iter()
+        .position(|column: &ResultColumn| column.name == "key")
+        .ok_or_else(|| "the query has no column `key`".to_owned())?;
+    let mut keys = BTreeSet::new();
+    let mut targets = Vec::new();
+    for row in &rows.rows {
+        let key = row[key_at].display();
+        if row[key_at].is_null() {
+            return Err("a target's key is NULL: filter such rows out in `for`".to_owned());
+        }
+        if !keys.insert(key.clone()) {
+            return Err(format!("two targets have the key `{key}`"));
+        }
+        let context = template::row_context(&pass.cr, &rows.columns, row);
+        let within = |reason: String| format!("target {key}: {reason}");
+        let probe = match &spec.ask {
+            Ask::Redis(template) => {
+                Probe::Redis(redis(template, &context, spec.timeout_ms).map_err(within)?)
+            }
+            Ask::Tcp {
+                host,
+                port: port_tree,
+            } => Probe::Tcp {
+                host: text(host, &context, "host").map_err(within)?,
+                port: port(port_tree, &context).map_err(within)?,
+                timeout_ms: spec.timeout_ms,
+            },
+            Ask::Http { url } => Probe::Http {
+                url: text(url, &context, "url").map_err(within)?,
+                timeout_ms: spec.timeout_ms,
+            },
+        };
+        targets.push(ProbeTarget {
+            table: spec.table.clone(),
+            key,
+            probe,
+            every_ms: spec.every_ms,
+            timeout_ms: spec.timeout_ms,
+        });
+    }
+    Ok(targets)
+}

@@ -1,0 +1,493 @@
+//! What a bad package is told: everything at once, each with its place, and what to do.
+
+use super::*;
+
+/// Each case: the package after `crd`, and all that is said about it.
+#[test]
+fn mistakes_are_told_with_place_and_hint() {
+    let cases: &[(&str, &str)] = &[
+        // keywords
+        (
+            "sens: {}\n",
+            "package.yaml:14:3: unknown keyword `sens` in spec\n  hint: did you mean `sense`?\n",
+        ),
+        (
+            "parameters: {}\n",
+            "package.yaml:14:3: `parameters` is not supported by this version of libretto\n  hint: spec knows: crd, sense, decide, execute\n",
+        ),
+        (
+            "execute:\n  - {name: a, helm: {}}\n",
+            "package.yaml:15:17: `helm` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with\n",
+        ),
+        (
+            "execute:\n  - {name: a, aply: {}}\n",
+            "package.yaml:15:17: unknown keyword `aply` in rule a\n  hint: did you mean `apply`?\n",
+        ),
+        (
+            "execute:\n  - {name: a}\n",
+            "package.yaml:15:7: rule a has no verb\n  hint: one of: apply, patch, call, status, metric\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: event, patch: {}}\n",
+            "package.yaml:15:7: rule a has 2 verbs: patch, call\n  hint: a rule does one thing; write two rules over one view\n",
+        ),
+        (
+            "execute:\n  - {call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:7: a rule needs `name`\n  hint: conditions, events and the record speak of it by name\n",
+        ),
+        (
+            "execute: {}\n",
+            "package.yaml:14:12: execute must be a list of rules, this is a map\n",
+        ),
+        // sense
+        (
+            "sense:\n  pods: {watch: Pod}\n",
+            "package.yaml:15:19: `Pod` names no kind: write `version/Kind` for the core group (v1/Pod) or `group/version/Kind` (apps/v1/StatefulSet)\n",
+        ),
+        (
+            "sense:\n  pods: {watch: v1/Pod, probe: redis}\n",
+            "package.yaml:15:5: sense.pods has both `watch` and `probe`: a table has one source\n",
+        ),
+        (
+            "sense:\n  cr: {watch: v1/Pod}\n",
+            "package.yaml:15:5: `cr` is a table the runtime makes\n",
+        ),
+        (
+            "sense:\n  my-pods: {watch: v1/Pod}\n",
+            "package.yaml:15:5: `my-pods` cannot be the name of a table\n  hint: letters, digits and _, beginning with a letter, at most 63\n",
+        ),
+        (
+            "sense:\n  pods: {watch: v1/Pod, reach: all}\n",
+            "package.yaml:15:34: sense.pods: `reach: all` is not supported by this version of libretto\n  hint: own or namespace\n",
+        ),
+        (
+            "sense:\n  pods: {watch: v1/Pod, cols: {ip: status..ip}}\n",
+            "package.yaml:15:38: `status..ip` is not a path: a key is empty; keys with dots are written [\"like.this\"]\n",
+        ),
+        (
+            "sense:\n  pods: {watch: v1/Pod, cols: {ip: {path: status.ip, type: text}}}\n",
+            "package.yaml:15:62: sense.pods.cols.ip: there is no type `text`\n  hint: types are: string, int, float, bool, time, json, quantity\n",
+        ),
+        (
+            "sense:\n  pods: {watch: v1/Pod, cols: {uid: metadata.uid}}\n",
+            "package.yaml:15:34: sense.pods.cols.uid: this column is always there\n",
+        ),
+        (
+            "sense:\n  info: {probe: sql, for: SELECT 1 AS key, with: {}}\n",
+            "package.yaml:15:19: sense.info: probe `sql` is not supported by this version of libretto\n  hint: probes are: redis, tcp, http\n",
+        ),
+        (
+            "sense:\n  info: {probe: tcp, for: SELECT 1 AS k, every: 5, with: {host: h, port: 1}}\n",
+            "package.yaml:15:29: sense.info.for must select a column `key`\n  hint: such as `uid AS key`: it says which target a row belongs to\npackage.yaml:15:51: sense.info.every must be text, this is a number\n  hint: put it in quotes\n",
+        ),
+        (
+            "sense:\n  info: {probe: redis, for: SELECT 1 AS key, with: {host: h, commands: {a: [PING]}}, cols: {x: b.role}}\n",
+            "package.yaml:15:98: sense.info.cols.x: `b.role` does not begin with the command's name\n  hint: write a.b.role\n",
+        ),
+        (
+            "sense:\n  info: {probe: redis, for: SELECT 1 AS key, with: {host: h, command: PING}}\n",
+            "package.yaml:15:73: sense.info.with: a command is a list of words, this is text\n  hint: [INFO, replication]\n",
+        ),
+        // decide
+        (
+            "decide:\n  a: SELECT nam FROM cr\n",
+            "package.yaml:15:15: decide.a: no such column: nam\n  hint: did you mean `name`?\n",
+        ),
+        (
+            "decide:\n  a: |\n    SELECT name,\n           siz\n    FROM cr\n",
+            "package.yaml:17:14: decide.a: no such column: siz\n  hint: did you mean `size`?\n",
+        ),
+        (
+            "decide:\n  a: SELECT * FROM cx\n",
+            "package.yaml:15:8: decide.a: no such table: cx\n  hint: did you mean `cr`?\n",
+        ),
+        (
+            "decide:\n  a: SELECT * FROM b\n  b: SELECT * FROM c\n  c: SELECT * FROM a\n",
+            "package.yaml:15:8: decide.a: views read each other in a circle: a -> b -> c -> a\n  hint: let one of them read tables only\n",
+        ),
+        (
+            "decide:\n  a: SELECT * FROM b\n  b: SELECT nope FROM cr\n",
+            "package.yaml:16:15: decide.b: no such column: nope\n",
+        ),
+        (
+            "decide:\n  a: SELECT 1; SELECT 2\n",
+            "package.yaml:15:8: decide.a: more than one statement: keep only the first\n  hint: put the second in a view of its own\n",
+        ),
+        (
+            "decide:\n  a: DELETE FROM cr\n",
+            "package.yaml:15:8: decide.a: not allowed: writing: rules change the world, queries only read\n",
+        ),
+        (
+            "decide:\n  a: SELECT random() AS r\n",
+            "package.yaml:15:8: decide.a: not allowed: function random() (only functions that depend on nothing but their arguments are; time comes from table clock)\n",
+        ),
+        (
+            "decide:\n  a: SELECT :sise AS s\n",
+            "package.yaml:15:15: decide.a: cr has no field `sise`\n  hint: did you mean `size`?\n",
+        ),
+        (
+            "decide:\n  a: SELECT ? AS s\n",
+            "package.yaml:15:8: decide.a: parameters without a name are never bound\n  hint: name a field of the instance, like :replicas\n",
+        ),
+        (
+            "decide:\n  a: SELECT a.name, b.name FROM cr a, cr b\n",
+            "package.yaml:15:8: decide.a: two columns are called `name`\n  hint: give one another name with AS\n",
+        ),
+        (
+            "decide:\n  a: [SELECT 1]\n",
+            "package.yaml:15:8: decide.a must be a SELECT, this is a list\n  hint: write it as text, after `|` when it is long\n",
+        ),
+        // rules
+        (
+            "execute:\n  - {name: a, call: event, with: {reason: R, message: \"{{ nam }}\"}, for: SELECT name FROM cr}\n",
+            "package.yaml:15:57: `nam` is not declared\n  hint: did you mean `name`?\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: event, with: {reason: R, message: \"{{ size }}\"}}\n",
+            "package.yaml:15:57: `size` is not declared\n  hint: write cr.size\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: event, with: {reason: R, message: \"{{ cr.sise }}\"}}\n",
+            "package.yaml:15:57: cr has no field `sise`\n  hint: did you mean `size`?\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: event, with: {reason: R, message: \"{{ cr. }}\"}}\n",
+            "package.yaml:15:57: template does not parse: unexpected end of input, expected identifier or integer\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: http, with: {}}\n",
+            "package.yaml:15:23: rule a: `call: http` is not supported by this version of libretto\n  hint: calls are: redis, kube.delete, event\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: rediss, with: {}}\n",
+            "package.yaml:15:23: rule a: there is no call `rediss`\n  hint: did you mean `redis`?\n",
+        ),
+        (
+            "execute:\n  - {name: a, stable: 5 seconds, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:25: rule a: stable: `5 seconds` is not a duration: write a whole number and ms, s, m or h, like 500ms, 15s, 2m, 1h\n",
+        ),
+        (
+            "execute:\n  - {name: a, once: true, for: SELECT size FROM cr, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:7: rule a: `once` needs to know which row was done\n  hint: select a column `key`, or name columns with `key:`\n",
+        ),
+        (
+            "execute:\n  - {name: a, once: true, repeat: 5s, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:7: rule a: `once` and `repeat` contradict each other\n",
+        ),
+        (
+            "execute:\n  - {name: a, 'on': [sizes], for: \"SELECT size, name FROM cr\", call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:24: rule a: `on` names a column `sizes` that the row does not have\n  hint: did you mean `size`?\n",
+        ),
+        (
+            "execute:\n  - {name: a, limit: 0, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:24: rule a: limit must be a number of at least 1\n",
+        ),
+        (
+            "execute:\n  - {name: a, after: b, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:24: rule a: there is no rule `b` to come after\n  hint: `after` names rules with apply, patch or call\n",
+        ),
+        (
+            "execute:\n  - {name: a, after: b, call: event, with: {reason: R, message: m}}\n  - {name: b, after: [a], call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:24: rule a: rules wait for each other in a circle: a -> b -> a\n",
+        ),
+        (
+            "execute:\n  - {name: a, call: event, with: {reason: R, message: m}}\n  - {name: a, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:16:14: there are two rules `a`; the first is at line 15\n",
+        ),
+        (
+            "execute:\n  - {name: a, own: false, call: event, with: {reason: R, message: m}}\n",
+            "package.yaml:15:17: rule a: `own` has no meaning with `call`\n",
+        ),
+        // objects
+        (
+            "execute:\n  - {name: a, apply: objects/*.yaml}\n",
+            "package.yaml:15:24: rule a: no file matches `objects/*.yaml`\n  hint: the package has: crd.yaml, package.yaml\n",
+        ),
+        (
+            "execute:\n  - {name: a, apply: {apiVersion: v1, kind: \"{{ cr.mode }}\", metadata: {}, status: {}}}\n",
+            "package.yaml:15:24: rule a: the object needs `metadata.name`\npackage.yaml:15:47: rule a: kind must be plain text: what is watched depends on it\npackage.yaml:15:86: rule a: status is not applied with the object\n  hint: leave it out\n",
+        ),
+        (
+            "execute:\n  - {name: a, patch: {metadata: {name: x, ownerReferences: []}}}\n",
+            "package.yaml:15:24: rule a: the object needs `apiVersion`\npackage.yaml:15:24: rule a: the object needs `kind`\npackage.yaml:15:62: rule a: metadata.ownerReferences is the runtime's to set\n",
+        ),
+        // status and metrics
+        (
+            "execute:\n  - status: {conditions: {Ready: SELECT 1 AS ok}}\n",
+            "package.yaml:15:15: condition Ready is the runtime's\n  hint: choose another name, or write `runtime: false` to have none of the runtime's conditions\n",
+        ),
+        (
+            "execute:\n  - status: {conditions: {Fine: SELECT 1 AS okay}}\n",
+            "package.yaml:15:35: condition Fine must select a column `ok`\n  hint: SELECT ... AS ok, 'Reason' AS reason, 'message' AS message\npackage.yaml:15:35: condition Fine: column `okay` is none of ok, reason, message\n",
+        ),
+        (
+            "execute:\n  - status: {}\n  - status: {}\n",
+            "package.yaml:16:7: there are two status rules: one instance has one status\n",
+        ),
+        (
+            "execute:\n  - metric: {name: Bad-Name, value: SELECT 1}\n",
+            "package.yaml:15:22: `Bad-Name` cannot be the name of a metric\n  hint: lower-case letters, digits and _, beginning with a letter\n",
+        ),
+        (
+            "execute:\n  - metric: {name: m, value: \"SELECT 1, 2\"}\n",
+            "package.yaml:15:32: metric m: the query must select a column `value`\n",
+        ),
+    ];
+    let wrong: Vec<String> = cases
+        .iter()
+        .map(|(rest, expected)| (rest, expected, told(&package(rest))))
+        .filter(|(_, expected, found)| found != *expected)
+        .map(|(rest, expected, found)| format!("of\n{rest}expected\n{expected}found\n{found}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn everything_is_told_at_once() {
+    let rest = "sense:\n  pods: {watch: Pod}\ndecide:\n  a: SELECT nam FROM cr\n  b: SELECT * FROM pods\nexecute:\n  - {name: x, for: SELECT * FROM a, call: event, with: {reason: R, message: \"{{ y }}\"}}\n  - {name: y, stable: soon, call: event, with: {reason: R, message: m}}\n";
+    let found = told(&package(rest));
+    let lines: Vec<&str> = found
+        .lines()
+        .filter(|line| !line.starts_with("  hint"))
+        .collect();
+    assert_eq!(
+        lines.len(),
+        3,
+        "what stands on something broken is not blamed:\n{found}"
+    );
+}
+
+#[test]
+fn the_definition_is_checked_against_the_fields() {
+    let cases: &[(&str, &str, &str)] = &[
+        (
+            "size: {path: spec.size,",
+            "size: {path: spec.sise,",
+            "package.yaml:9:20: crd.fields.size: the schema in `crd.yaml` has no `spec.sise`\n  hint: did you mean `size`?\n",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: spec.labels.any,",
+            "",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: spec.free.any.thing,",
+            "",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: 'spec.ports[name=a].port',",
+            "",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: 'spec.ports[name=a].prt',",
+            "package.yaml:9:20: crd.fields.size: the schema in `crd.yaml` has no `spec.ports[name=a].prt`\n  hint: did you mean `port`?\n",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: 'spec.size[0]',",
+            "package.yaml:9:20: crd.fields.size: the schema in `crd.yaml` has no `spec.size[0]`\n  hint: spec.size is not an array\n",
+        ),
+        (
+            "size: {path: spec.size,",
+            "size: {path: metadata.labels.x,",
+            "",
+        ),
+        (
+            "default: 3}",
+            "default: many}",
+            "package.yaml:9:51: crd.fields.size.default does not fit its type\n",
+        ),
+        (
+            "size: {path: spec.size,",
+            "uid: {path: spec.size,",
+            "package.yaml:9:7: `uid` is a column that cr always has\n",
+        ),
+        (
+            "version: v1\n",
+            "version: v3\n",
+            "package.yaml:7:14: `crd.yaml` has no version `v3`\n  hint: it has: v1, v2\n",
+        ),
+        (
+            "file: crd.yaml",
+            "file: cdr.yaml",
+            "package.yaml:6:11: there is no file `cdr.yaml` in the package\n",
+        ),
+        (
+            "apiVersion: libretto.dev/v1alpha1",
+            "apiVersion: libretto.dev/v2",
+            "package.yaml:1:13: apiVersion must be libretto.dev/v1alpha1\n",
+        ),
+        (
+            "name: demo",
+            "name: Demo",
+            "package.yaml:3:18: `Demo` cannot be the name of a package\n  hint: lower-case letters, digits and -, beginning with a letter, at most 50\n",
+        ),
+        (
+            "file: crd.yaml",
+            "group: example.dev",
+            "package.yaml:6:5: `group` is not supported by this version of libretto\n  hint: crd knows: file, version, scope, fields\npackage.yaml:6:5: crd needs `file`\n",
+        ),
+    ];
+    for (old, new, expected) in cases {
+        let mut files = package("");
+        let text = files["package.yaml"].replace(old, new);
+        files.insert("package.yaml".to_owned(), text);
+        assert_eq!(&told(&files), expected, "{new}");
+    }
+    let mut files = package("");
+    files.insert(
+        "crd.yaml".to_owned(),
+        CRD.replace("scope: Namespaced", "scope: Cluster")
+            .replace("      subresources: {status: {}}\n", ""),
+    );
+    let found = told(&files);
+    assert!(
+        found.contains("cluster-scoped instances are not supported")
+            && found.contains("needs `subresources: {status: {}}`"),
+        "{found}"
+    );
+}
+
+#[test]
+fn objects_in_files_are_checked_in_their_files() {
+    let mut files = package("execute:\n  - {name: a, apply: objects/*.yaml}\n");
+    files.insert("objects/a.yaml".to_owned(), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  file: |\n    one\n    {{ cr.nope }}\n    {% for x in y %}{% endfor %}\n---\nkind: Service\nmetadata: {name: \"{{ cr.name }}\"}\n".to_owned());
+    files.insert("objects/b.yaml".to_owned(), "a: [\n".to_owned());
+    let found = told(&files);
+    let expected = [
+        "objects/a.yaml:6:5: `y` is not declared\n",
+        "objects/a.yaml:6:5: cr has no field `nope`\n",
+        "objects/a.yaml:10:1: rule a: the object needs `apiVersion`\n",
+        "objects/b.yaml:",
+    ];
+    for line in expected {
+        assert!(found.contains(line), "no `{line}` in\n{found}");
+    }
+}
+
+#[test]
+fn what_a_package_needs_follows_from_what_it_says() {
+    let rest = r#"
+sense:
+  pods: {watch: v1/Pod, where: {labels: {app: demo, tier: a}}}
+  more: {watch: v1/Pod, where: {labels: {app: demo}}}
+execute:
+  - {name: a, apply: {apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}}
+  - {name: b, patch: {apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: b}}}
+  - metric: {name: demo_pods, help: pods, value: SELECT count(*) FROM pods}
+"#;
+    let package = compiled(rest);
+    let watches: Vec<String> = package
+        .watches()
+        .iter()
+        .map(|watch| format!("{} {:?}", watch.gvk, watch.labels))
+        .collect();
+    assert_eq!(
+        watches,
+        [
+            r#"v1/Pod {"app": "demo"}"#,
+            r#"apps/v1/Deployment {"libretto.dev/package": "demo"}"#,
+            "apps/v1/ReplicaSet {}",
+            "example.dev/v1/Thing {}",
+            "networking.k8s.io/v1/Ingress {}",
+        ]
+    );
+    assert_eq!(package.metrics()[0].name, "demo_pods");
+    assert_eq!(
+        (
+            package.name(),
+            package.version(),
+            package.gvk().to_string().as_str()
+        ),
+        ("demo", "1.0.0", "example.dev/v1/Thing")
+    );
+    assert_eq!(package.written().len(), 2);
+}
+
+#[test]
+fn leaves_keep_their_types_and_know_their_functions() {
+    let rest = r#"
+sense:
+  rows: {watch: v1/Secret, reach: namespace, cols: {flag: {path: data.flag, type: bool}, list: {path: data.list, type: json}}}
+execute:
+  - name: a
+    for: SELECT name, flag, list, 1.5 AS ratio, NULL AS absent FROM rows
+    apply:
+      apiVersion: v1
+      kind: ConfigMap
+      metadata: {name: "map-{{ name }}"}
+      data:
+        int: "{{ cr.size }}"
+        text: "size {{ cr.size }}"
+        flag: "{{ flag }}"
+        list: "{{ list }}"
+        first: "{{ list[0].a }}"
+        ratio: "{{ ratio }}"
+        nothing: "{{ absent }}"
+        either: "{{ absent or 'else' }}"
+        gone: "{{ omit }}"
+        items: ["{{ cr.mode }}", "{{ omit }}", "{{ [1, omit, 2] }}"]
+        "key-{{ name }}": "{{ {'a': {'b': 1}, 'c': omit} }}"
+        b64: "{{ 'x' | b64encode }}"
+        sha: "{{ 'abc' | sha1 }}"
+        shell: "{{ \"it's\" | quote_shell }}"
+        json: "{{ list | tojson }}"
+        parsed: "{{ '[1]' | fromjson }}"
+        secret: "{{ secret('a', 'b') }}"
+        block: |
+          {% for item in list %}
+          a {{ item.a }}
+          {% endfor %}
+        end: "{{ 'no braces' }} {{ 'one' }}"
+        plain: no
+        "off": on
+"#;
+    let mut f = Fixture::new(rest);
+    f.put(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "r", "namespace": "ns"}, "data": {"flag": true, "list": [{"a": 1}, {"a": 2}]}}));
+    let plan = f.look(0);
+    let Effect::Apply { object, .. } = &plan.intents[1].effect else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(
+        object["data"],
+        json!({
+            "int": 3, "text": "size 3", "flag": true, "list": [{"a": 1}, {"a": 2}], "first": 1, "ratio": 1.5, "nothing": null, "either": "else",
+            "items": ["plain", [1, 2]], "key-r": {"a": {"b": 1}}, "b64": "eA==", "sha": "a9993e364706816aba3e25717850c26c9cd0d89d",
+            "shell": "'it'\\''s'", "json": "[{\"a\":1},{\"a\":2}]", "parsed": [1], "secret": "\u{1}secret:key:a:b\u{1}",
+            "block": "a 1\na 2\n", "end": "no braces one", "plain": "no", "off": "on",
+        })
+    );
+}
+
+#[test]
+fn templates_that_fail_say_where_and_why() {
+    let cases = [
+        (
+            "text {{ x }}",
+            "a value inside text is NULL: give it a default, like {{ x or '' }}",
+        ),
+        ("text {{ omit }}", "omit must stand alone in its leaf"),
+        ("{{ cr.labels.a.b }}", "undefined"),
+        ("{{ range(10000000) | list | length }}", "range"),
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+            "template took more than 100000 instructions",
+        ),
+        ("{{ 'x' | fromjson }}", "fromjson: not JSON"),
+    ];
+    for (template, expected) in cases {
+        let rest = format!(
+            "execute:\n  - name: a\n    for: SELECT NULL AS x, 'k' AS key\n    call: event\n    with: {{reason: R, message: \"{template}\"}}\n"
+        );
+        let mut f = Fixture::new(&rest);
+        let failure = f.look(0).rules[0].failure.clone().unwrap_or_default();
+        assert!(failure.contains(expected), "{template}: {failure}");
+        assert!(
+            failure.starts_with("row k: package.yaml:18:"),
+            "{template}: {failure}"
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Status fields, conditions and their times.
+
+use super::*;
+
+const STATUS: &str = r#"
+sense:
+  rows: {watch: v1/ConfigMap, reach: namespace, cols: {value: data.value, extra: data.extra}}
+execute:
+  - status:
+      fields: >-
+        SELECT count(*) > 0 AS healthy, count(*) AS size, count(*) AS text, json_group_array(name) AS members,
+               count(*) > 1 AS "nested.flag", NULL AS absent, '{"a": [1]}' AS free FROM rows
+      json: [free]
+      conditions:
+        Filled: SELECT count(*) > 0 AS ok, 'Rows' AS reason, count(*) || ' rows' AS message FROM rows
+        Once: SELECT 1 AS ok, 'Seen' AS reason, extra AS message FROM rows WHERE extra IS NOT NULL LIMIT 1
+        Vague: SELECT NULL AS ok
+"#;
+
+fn status(f: &Fixture) -> Value {
+    f.world.objects[&f.world.find("Thing/demo").unwrap()]["status"].clone()
+}
+
+fn find<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    status["conditions"]
+        .as_array()
+        .and_then(|conditions| {
+            conditions
+                .iter()
+                .find(|condition| condition["type"] == kind)
+        })
+        .unwrap_or(&Value::Null)
+}
+
+#[test]
+fn fields_take_the_types_of_the_schema() {
+    let mut f = Fixture::new(STATUS);
+    f.settle();
+    let mut empty = status(&f);
+    empty.as_object_mut().unwrap().remove("conditions");
+    assert_eq!(
+        empty,
+        json!({"healthy": false, "size": 0, "text": "0", "members": [], "nested": {"flag": false}, "free": {"a": [1]}, "observedGeneration": 1})
+    );
+    f.row("a", json!({}));
+    f.row("b", json!({}));
+    f.settle();
+    let full = status(&f);
+    assert_eq!(
+        (&full["healthy"], &full["members"], &full["nested"]),
+        (&json!(true), &json!(["a", "b"]), &json!({"flag": true}))
+    );
+    assert_eq!(
+        f.look(60_000).intents,
+        [],
+        "the same status is not written again"
+    );
+}
+
+#[test]
+fn conditions_keep_their_times_while_they_stay() {
+    let mut f = Fixture::new(STATUS);
+    f.settle();
+    let first = find(&status(&f), "Filled").clone();
+    assert_eq!(
+        first,
+        json!({"type": "Filled", "status": "False", "reason": "Rows", "message": "0 rows", "lastTransitionTime": "1970-01-01T00:16:40Z"})
+    );
+    assert_eq!(find(&status(&f), "Vague")["status"], "Unknown");
+    assert!(
+        find(&status(&f), "Once").is_null(),
+        "absent if it never was"
+    );
+    f.now += 60_000;
+    f.row("a", json!({"extra": "x"}));
+    f.settle();
+    assert_eq!(
+        find(&status(&f), "Filled")["lastTransitionTime"],
+        "1970-01-01T00:17:40Z"
+    );
+    assert_eq!(find(&status(&f), "Once")["status"], "True");
+    f.now += 60_000;
+    f.row("b", json!({}));
+    f.settle();
+    let third = status(&f);
+    assert_eq!(find(&third, "Filled")["message"], "2 rows");
+    assert_eq!(
+        find(&third, "Filled")["lastTransitionTime"],
+        "1970-01-01T00:17:40Z",
+        "another message is no transition"
+    );
+    f.row("a", json!({}));
+    f.settle();
+    assert_eq!(
+        find(&status(&f), "Once"),
+        &json!({"type": "Once", "status": "False", "reason": "Seen", "message": "x", "lastTransitionTime": "1970-01-01T00:18:40Z"}),
+        "what was is no longer"
+    );
+    let kinds: Vec<Value> = status(&f)["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|condition| condition["type"].clone())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["Filled", "Once", "Vague", "Ready", "Reconciling", "Stalled"]
+    );
+}
+
+#[test]
+fn conditions_in_the_seeds_style() {
+    let rest = STATUS.replace("      json: [free]\n", "      json: [free]\n      order: newest\n      times: [lastUpdateTime, lastTransitionTime]\n      runtime: false\n");
+    let mut f = Fixture::new(&rest);
+    f.settle();
+    f.now += 60_000;
+    f.row("a", json!({"extra": "x"}));
+    f.settle();
+    let status = status(&f);
+    let kinds: Vec<(Value, Value)> = status["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|condition| {
+            (
+                condition["type"].clone(),
+                condition["lastUpdateTime"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (json!("Filled"), json!("1970-01-01T00:17:40Z")),
+            (json!("Once"), json!("1970-01-01T00:17:40Z")),
+            (json!("Vague"), json!("1970-01-01T00:16:40Z")),
+        ]
+    );
+}
+
+#[test]
+fn a_status_that_cannot_be_computed_stays_as_it_was() {
+    let rest = STATUS.replace(
+        "json_group_array(name) AS members",
+        "CASE WHEN count(*) = 2 THEN abs(-9223372036854775807 - 1) ELSE '[]' END AS members",
+    );
+    let mut f = Fixture::new(&rest);
+    f.row("a", json!({}));
+    f.settle();
+    let before = status(&f);
+    f.row("b", json!({}));
+    f.settle();
+    let after = status(&f);
+    assert_eq!(after["size"], before["size"]);
+    assert_eq!(find(&after, "Filled"), find(&before, "Filled"));
+    assert_eq!(
+        f.condition("Stalled"),
+        "True RuleFailed: status: fields: integer overflow"
+    );
+}
+
+#[test]
+fn secrets_do_not_reach_the_status() {
+    let rest = "execute:\n  - status:\n      conditions:\n        Known: \"SELECT 1 AS ok, 'R' AS reason, 'it is ' || :password AS message\"\n";
+    let mut f = Fixture::new(rest);
+    f.change("Thing/demo", |thing| {
+        thing["spec"]["password"] = json!("hunter2");
+    });
+    f.settle();
+    assert_eq!(f.condition("Known"), "True R: it is ***");
+}
+
+#[test]
+fn a_package_without_a_status_rule_still_says_how_it_stands() {
+    let mut f = Fixture::new(&call_with(""));
+    f.settle();
+    assert_eq!(
+        f.condition("Ready"),
+        "True Settled: every rule's rows are settled"
+    );
+    assert_eq!(status(&f)["observedGeneration"], json!(1));
+}
