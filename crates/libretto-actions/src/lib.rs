@@ -1,1 +1,138 @@
+//! From an [`Intent`] to its effect in the world, one file per action.
 //!
+//! [`Actions::execute`] carries out one intent and says what came of it; [`Actions::probe`] asks one question. Every client here
+//! has a connect and a total timeout, refuses what it does not support with a sentence, and replaces secret handles at the
+//! last moment so that no value is held longer than its request.
+//!
+//! Never here: deciding, retrying (the engine's ledger does both), the mirror, SQL.
+
+mod apply;
+mod delete;
+mod event;
+mod http;
+mod inventory;
+pub mod kube;
+mod patch;
+mod redis;
+mod secret;
+mod status;
+mod tcp;
+
+use std::{collections::HashMap, sync::Arc};
+
+use libretto_api::{
+    intent::{Effect, Failure, Intent, Outcome, Probe},
+    object::InstanceRef,
+};
+use serde_json::Value;
+
+pub use inventory::{INVENTORY_KEY, INVENTORY_LABEL, inventory_name};
+pub use secret::{NoSecrets, Resolver, SecretSource};
+
+use crate::kube::Kube;
+
+/// Carries out intents against one cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Actions {
+    kube: Kube,
+    secrets: Arc<dyn SecretSource>,
+    events: Arc<event::Recorder>,
+}
+
+impl std::fmt::Debug for Actions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Actions").finish_non_exhaustive()
+    }
+}
+
+impl Actions {
+    /// `reporters` names the `reportingController` of a package's events; a package that is not in it reports as
+    /// `libretto/<package>`.
+    pub fn new(
+        kube: Kube,
+        secrets: Arc<dyn SecretSource>,
+        reporters: HashMap<String, String>,
+    ) -> Self {
+        Self {
+            kube,
+            secrets,
+            events: Arc::new(event::Recorder::new(reporters)),
+        }
+    }
+
+    /// The client that the actions use, for whoever must read what they wrote.
+    pub fn kube(&self) -> &Kube {
+        &self.kube
+    }
+
+    /// Carries out one intent. `ours` says that the object of an apply is known to belong to the instance, which saves the
+    /// look before the write; when in doubt say `false`.
+    pub async fn execute(&self, intent: &Intent, ours: bool) -> Outcome {
+        let Intent {
+            instance, effect, ..
+        } = intent;
+        let resolver = Resolver::new(self.secrets.as_ref(), instance);
+        let done = match effect {
+            Effect::Apply { object, adopt } => {
+                apply::apply(&self.kube, &resolver, object, *adopt, ours).await
+            }
+            Effect::Patch { object } => patch::patch(&self.kube, &resolver, object).await,
+            Effect::Delete { object, uid } => {
+                delete::delete(&self.kube, object, uid.as_deref()).await
+            }
+            Effect::Status { status } => status::status(&self.kube, instance, status).await,
+            Effect::Event {
+                kind,
+                reason,
+                message,
+            } => {
+                self.events
+                    .record(&self.kube, instance, *kind, reason, message)
+                    .await
+            }
+            Effect::Redis(call) => redis::call(&resolver, call).await.map(|_answer| DONE),
+            Effect::Inventory { inventory } => {
+                inventory::write(&self.kube, instance, inventory).await
+            }
+        };
+        match done {
+            Ok(outcome) => outcome,
+            // An API server may quote what it refuses; a value that was resolved for this very request must not come back out.
+            Err(failure) => Outcome::Failed(Failure {
+                kind: failure.kind,
+                message: resolver.scrub(&failure.message),
+            }),
+        }
+    }
+
+    /// Asks one question; the answer's form is described at [`Probe`].
+    pub async fn probe(&self, instance: &InstanceRef, probe: &Probe) -> Result<Value, Failure> {
+        let resolver = Resolver::new(self.secrets.as_ref(), instance);
+        match probe {
+            Probe::Redis(call) => redis::call(&resolver, call).await,
+            Probe::Tcp {
+                host,
+                port,
+                timeout_ms,
+            } => tcp::probe(host, *port, *timeout_ms).await,
+            Probe::Http { url, timeout_ms } => http::probe(url, *timeout_ms).await,
+        }
+        .map_err(|failure| Failure {
+            kind: failure.kind,
+            message: resolver.scrub(&failure.message),
+        })
+    }
+}
+
+const DONE: Outcome = Outcome::Done { object: None };
+
+/// An action that did not work, on its way to an [`Outcome`].
+pub(crate) fn failed(
+    kind: libretto_api::intent::FailureKind,
+    message: impl Into<String>,
+) -> Failure {
+    Failure {
+        kind,
+        message: message.into(),
+    }
+}
