@@ -41,6 +41,58 @@ impl ApiError {
         error
     }
 
+    /// As `not_found`, with group and plural apart in the details.
+    pub fn not_found_in(group: &str, plural: &str, name: &str) -> Self {
+        Self::not_found(&crate::registry::qualified(group, plural), name).within(group, plural)
+    }
+
+    /// The path names nothing that is served.
+    pub fn unknown_resource() -> Self {
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(403, "Forbidden", message)
+    }
+
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::new(405, "MethodNotAllowed", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// Something Kubernetes has and this server does not.
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(501, "NotImplemented", message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "InternalError", message)
+    }
+
+    /// The position in history is gone; the client must list again.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// Writes group and plural into the details, as Kubernetes clients read them.
+    pub fn within(mut self, group: &str, plural: &str) -> Self {
+        if !self.details.is_object() {
+            self.details = json!({});
+        }
+        self.details["kind"] = plural.into();
+        if !group.is_empty() {
+            self.details["group"] = group.into();
+        }
+        self
+    }
+
     pub fn already_exists(resource: &str, name: &str) -> Self {
         let mut error = Self::new(
             409,
@@ -105,12 +157,23 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
         });
-        if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
-        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         status
+    }
+}
+
+impl From<crate::store::StoreError> for ApiError {
+    fn from(error: crate::store::StoreError) -> Self {
+        use std::error::Error;
+        let cause = error
+            .source()
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
+        Self::internal(format!("{error}{cause}"))
     }
 }

@@ -1,12 +1,145 @@
 //! Workload controllers: what a kube-controller-manager and a scheduler do, as far as packages need it.
+//!
+//! Each controller is a pure function from the observed cluster to a plan; [`runtime`] alone talks to the API. A cluster in which
+//! nothing changes sees no writes from here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::api::Api;
 
-/// Starts every controller; they stop when the returned guard is dropped.
-pub fn start(_api: Api) -> Controllers {
-    todo!()
+mod bootstrap;
+mod cache;
+mod cronjob;
+mod daemonset;
+mod deployment;
+mod disruption;
+mod endpoints;
+mod garbage;
+mod job;
+mod kinds;
+mod namespaces;
+mod object;
+mod plan;
+mod pods;
+mod quantity;
+mod queue;
+mod recorder;
+mod replicaset;
+mod revisions;
+mod runtime;
+mod scheduler;
+mod selector;
+mod statefulset;
+mod volumes;
+
+#[cfg(test)]
+mod simulator;
+#[cfg(test)]
+mod tests;
+
+/// Where the directories of provisioned volumes live.
+pub trait VolumeStore: Send + Sync + 'static {
+    /// The directory of a volume, which need not exist yet. Goes into `spec.local.path`; the node agent creates it when it mounts it.
+    fn path(&self, volume: &str) -> PathBuf;
+
+    /// Removes a volume's directory with everything in it. Succeeds when there is none.
+    fn remove(&self, volume: &str) -> std::io::Result<()>;
+}
+
+/// Volumes as directories below one directory.
+#[derive(Debug, Clone)]
+pub struct DirectoryVolumes {
+    root: PathBuf,
+}
+
+impl DirectoryVolumes {
+    /// `root` is `<data_dir>/volumes`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+}
+
+impl VolumeStore for DirectoryVolumes {
+    fn path(&self, volume: &str) -> PathBuf {
+        self.root.join(volume)
+    }
+
+    fn remove(&self, volume: &str) -> std::io::Result<()> {
+        // Names come from API objects and are validated there; a recursive delete is worth a second look all the same.
+        let plain = volume
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+            && volume.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if !plain {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                format!("{volume:?} is not the name of a volume"),
+            ));
+        }
+        match std::fs::remove_dir_all(self.path(volume)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// What the controllers must be told about the cluster they run in.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where pods reach the API server: the endpoint behind the `kubernetes` service.
+    pub api_server: SocketAddr,
+    /// Cluster IP of the `kubernetes` service, such as `10.96.0.1`.
+    pub service_ip: String,
+    /// PEM certificate published in every namespace as `kube-root-ca.crt`.
+    pub root_ca: String,
+}
+
+/// Starts every controller on the current tokio runtime; they stop when the returned guard is dropped.
+pub fn start(api: Api, volumes: Arc<dyn VolumeStore>, options: Options) -> Controllers {
+    let paths = Arc::clone(&volumes);
+    let bootstrap = bootstrap::Bootstrap {
+        api_server: options.api_server,
+        service_ip: options.service_ip,
+        root_ca: options.root_ca,
+    };
+    let controllers: Vec<Box<dyn plan::Controller>> = vec![
+        Box::new(bootstrap),
+        Box::new(scheduler::Scheduler),
+        Box::new(statefulset::StatefulSets),
+        Box::new(deployment::Deployments),
+        Box::new(replicaset::ReplicaSets),
+        Box::new(daemonset::DaemonSets),
+        Box::new(job::Jobs),
+        Box::new(cronjob::CronJobs),
+        Box::new(disruption::DisruptionBudgets),
+        Box::new(namespaces::Namespaces),
+        Box::new(endpoints::EndpointsController),
+        Box::new(volumes::Volumes {
+            path_of: Box::new(move |volume| paths.path(volume).to_string_lossy().into_owned()),
+        }),
+        Box::new(garbage::GarbageCollector),
+    ];
+    // The bootstrap controller is the first: its objects are wanted before anything asks for them.
+    let first = bootstrap::first_keys()
+        .into_iter()
+        .map(|key| (0, key))
+        .collect();
+    let runtime = runtime::Runtime::new(api, volumes, controllers, first);
+    Controllers {
+        task: tokio::spawn(runtime.run()),
+    }
 }
 
 /// Running controllers.
 #[derive(Debug)]
-pub struct Controllers {}
+pub struct Controllers {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Controllers {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,8 +1,15 @@
 //! Pure patches: JSON, merge, strategic merge, server-side apply.
+//!
+//! Nothing here reads a clock, stores anything or knows about HTTP; time and manager come in, an object goes out.
 
-use serde_json::Value;
+mod apply;
+mod strategic;
+#[cfg(test)]
+mod tests;
 
-use crate::schema::TypeSchema;
+use serde_json::{Value, json};
+
+use crate::{error::ApiError, schema::TypeSchema};
 
 /// A patch that cannot be applied; the message is for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,22 +17,54 @@ use crate::schema::TypeSchema;
 pub struct PatchError(pub String);
 
 /// RFC 6902; a failed `test` is an error.
-pub fn json(_target: &Value, _operations: &Value) -> Result<Value, PatchError> {
-    todo!()
+pub fn json(target: &Value, operations: &Value) -> Result<Value, PatchError> {
+    let patch: json_patch::Patch = serde_json::from_value(operations.clone()).map_err(|error| {
+        PatchError(format!(
+            "the JSON patch is not a list of operations: {error}"
+        ))
+    })?;
+    let mut result = target.clone();
+    for operation in patch.0 {
+        // As Kubernetes' library has it, and clients that add the first finalizer rely on: what is absent tests equal to null.
+        if let json_patch::PatchOperation::Test(test) = &operation
+            && test.value.is_null()
+            && result.pointer(test.path.as_str()).is_none()
+        {
+            continue;
+        }
+        json_patch::patch(&mut result, &[operation]).map_err(|error| {
+            PatchError(format!(
+                "the server rejected our request due to an error in our request: {error}"
+            ))
+        })?;
+    }
+    Ok(result)
 }
 
 /// RFC 7396.
-pub fn merge(_target: &mut Value, _patch: &Value) {
-    todo!()
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(object) = target else {
+        return;
+    };
+    for (name, value) in fields {
+        if value.is_null() {
+            object.remove(name);
+        } else {
+            merge(object.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
 }
 
 /// Kubernetes' strategic merge patch, for built-in kinds.
-pub fn strategic(
-    _schema: &TypeSchema,
-    _target: &Value,
-    _patch: &Value,
-) -> Result<Value, PatchError> {
-    todo!()
+pub fn strategic(schema: &TypeSchema, target: &Value, patch: &Value) -> Result<Value, PatchError> {
+    strategic::strategic(schema, target, patch)
 }
 
 /// Who writes, as recorded in `managedFields`.
@@ -44,6 +83,8 @@ pub struct Manager {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     pub manager: String,
+    /// The manager as the API shows it: `"kubectl" using apps/v1 at 2026-01-01T00:00:00Z`.
+    pub described: String,
     /// As kubectl shows it: `.spec.replicas`.
     pub field: String,
 }
@@ -55,24 +96,78 @@ pub enum ApplyError {
     Malformed(String),
 }
 
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Malformed(message) => Self::bad_request(message),
+            ApplyError::Conflicts(conflicts) => {
+                let mut error = Self::new(409, "Conflict", conflict_message(&conflicts));
+                let causes: Vec<Value> = conflicts
+                    .iter()
+                    .map(|conflict| {
+                        json!({
+                            "reason": "FieldManagerConflict",
+                            "message": format!("conflict with {}", conflict.described),
+                            "field": conflict.field,
+                        })
+                    })
+                    .collect();
+                error.details = json!({ "causes": causes });
+                error
+            }
+        }
+    }
+}
+
+/// Upstream's sentence, which kubectl shows and people search for.
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            only.described, only.field
+        );
+    }
+    let mut managers: Vec<&str> = conflicts
+        .iter()
+        .map(|conflict| conflict.described.as_str())
+        .collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let groups: Vec<String> = managers
+        .into_iter()
+        .map(|manager| {
+            let fields = conflicts
+                .iter()
+                .filter(|conflict| conflict.described == manager)
+                .map(|conflict| format!("\n- {}", conflict.field));
+            format!("conflicts with {manager}:{}", fields.collect::<String>())
+        })
+        .collect();
+    format!(
+        "Apply failed with {} conflicts: {}",
+        conflicts.len(),
+        groups.join("\n")
+    )
+}
+
 /// Server-side apply of `config` on `live` (`None` creates). The result carries `metadata.managedFields`; when nothing but a time
 /// stamp would change, the result equals `live`.
 pub fn apply(
-    _schema: &TypeSchema,
-    _live: Option<&Value>,
-    _config: &Value,
-    _manager: &Manager,
-    _force: bool,
+    schema: &TypeSchema,
+    live: Option<&Value>,
+    config: &Value,
+    manager: &Manager,
+    force: bool,
 ) -> Result<Value, ApplyError> {
-    todo!()
+    apply::apply(schema, live, config, manager, force)
 }
 
 /// Sets `metadata.managedFields` of `new` after a create, update or non-apply patch by `manager`. At most ten update entries are kept.
 pub fn track_update(
-    _schema: &TypeSchema,
-    _live: Option<&Value>,
-    _new: Value,
-    _manager: &Manager,
+    schema: &TypeSchema,
+    live: Option<&Value>,
+    new: Value,
+    manager: &Manager,
 ) -> Value {
-    todo!()
+    apply::track_update(schema, live, new, manager)
 }

@@ -1,0 +1,159 @@
+//! What single built-in kinds need between defaulting and validation: values Kubernetes fills in that depend on other objects or on
+//! the state before. Everything that can be said as data is in the schema table instead.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{Api, crds, metadata, pods, services};
+use crate::{
+    error::{ApiError, FieldError},
+    registry::Resource,
+};
+
+/// Nodes report their status when they register; for everything else the server or a controller sets it.
+pub(super) fn keeps_status_on_create(resource: &Resource) -> bool {
+    resource.qualified() == "nodes"
+}
+
+/// What counts as sent by the client although it is written in another place: upstream does it while decoding, so the writer owns the
+/// result. Runs before ownership is settled.
+pub(super) fn decode(
+    api: &Api,
+    resource: &Resource,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Vec<FieldError> {
+    match resource.qualified().as_str() {
+        "namespaces" => {
+            own_name_label(object);
+            Vec::new()
+        }
+        "secrets" => secret(object, old),
+        "customresourcedefinitions.apiextensions.k8s.io" => crds::prepare(api, object, old),
+        _ => Vec::new(),
+    }
+}
+
+/// Completes `object` with what depends on others; the answer is what is wrong with it. `old` is given on updates. Runs after
+/// ownership is settled: nobody owns a cluster IP or the number behind a priority class, so leaving them out later changes nothing.
+pub(super) fn prepare(
+    api: &Api,
+    resource: &Resource,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<Vec<FieldError>, ApiError> {
+    match resource.qualified().as_str() {
+        "namespaces" => namespace(object, old),
+        "pods" => return pods::prepare(api, object, old),
+        "services" => return services::prepare(api, object, old),
+        "persistentvolumeclaims" | "persistentvolumes" if old.is_none() => {
+            object["status"] = json!({"phase": "Pending"});
+        }
+        _ => {}
+    }
+    Ok(Vec::new())
+}
+
+fn own_name_label(object: &mut Value) {
+    let name = metadata::text(object, "name").to_owned();
+    if let Some(labels) = metadata::metadata(object)
+        .entry("labels")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+    {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
+    }
+}
+
+fn namespace(object: &mut Value, old: Option<&Value>) {
+    let Some(old) = old else {
+        object["spec"] = json!({"finalizers": ["kubernetes"]});
+        object["status"] = json!({"phase": "Active"});
+        return;
+    };
+    // Losing the finalizers by a careless replace would let the namespace vanish before its content.
+    let given = object["spec"].get("finalizers").cloned();
+    if (given.is_none() || !metadata::terminating(old))
+        && let Some(spec) = metadata::child(object, "spec")
+        && let Some(held) = old["spec"].get("finalizers")
+    {
+        spec.insert("finalizers".to_owned(), held.clone());
+    }
+}
+
+/// `stringData` is write-only: it ends up in `data`.
+fn secret(object: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let texts = object
+        .as_object_mut()
+        .and_then(|secret| secret.remove("stringData"));
+    match texts {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(texts)) => {
+            if let Some(data) = metadata::child(object, "data") {
+                for (key, text) in texts {
+                    match text.as_str() {
+                        Some(text) => data.insert(key, STANDARD.encode(text).into()),
+                        None => {
+                            errors.push(wrong_type(format!("stringData[{key}]"), "a string"));
+                            continue;
+                        }
+                    };
+                }
+            }
+        }
+        Some(_) => errors.push(wrong_type("stringData", "an object with string values")),
+    }
+    for (key, value) in object["data"].as_object().into_iter().flatten() {
+        // Go's decoder skips line breaks, so folded YAML values are welcome.
+        let text: String = value
+            .as_str()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        if STANDARD.decode(text).is_err() {
+            errors.push(FieldError {
+                reason: "FieldValueInvalid",
+                field: format!("data[{key}]"),
+                message: "Invalid value: must be base64 (use stringData for plain text)".to_owned(),
+            });
+        }
+    }
+    if object["type"].as_str().is_none_or(str::is_empty) {
+        object["type"] = old
+            .and_then(|old| old["type"].as_str())
+            .unwrap_or("Opaque")
+            .into();
+    }
+    errors
+}
+
+fn wrong_type(field: impl Into<String>, expected: &str) -> FieldError {
+    FieldError {
+        reason: "FieldValueInvalid",
+        field: field.into(),
+        message: format!("Invalid value: must be {expected}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_texts_become_data() {
+        let mut object = json!({"metadata": {}, "stringData": {"a": "x"}, "data": {"b": "eQ=="}});
+        assert!(secret(&mut object, None).is_empty());
+        assert_eq!(
+            object,
+            json!({"metadata": {}, "data": {"a": "eA==", "b": "eQ=="}, "type": "Opaque"})
+        );
+    }
+
+    #[test]
+    fn wrong_secret_data_is_named() {
+        let mut object = json!({"metadata": {}, "data": {"k": "not base64!"}});
+        let errors = secret(&mut object, None);
+        assert_eq!(errors[0].field, "data[k]");
+    }
+}

@@ -1,0 +1,192 @@
+//! The scale subresource: `autoscaling/v1 Scale` as a view on two or three fields of the object.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Api, Gvr, Patch, Subresource, Target, WriteOptions, Written, metadata};
+use crate::{
+    crd::ScalePaths,
+    error::{ApiError, FieldError},
+    patch,
+};
+
+impl Api {
+    /// The Scale of an object.
+    pub fn scale(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let target = self.resolve(gvr)?;
+        let paths = scale_paths(&target)?;
+        let object = self.get(gvr, namespace, name)?;
+        Ok(view(&object, &paths))
+    }
+
+    pub(super) fn update_scale(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        scale: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let target = self.resolve(gvr)?;
+        let paths = scale_paths(&target)?;
+        let replicas = scale["spec"]
+            .get("replicas")
+            .cloned()
+            .unwrap_or_else(|| json!(0));
+        if replicas.as_i64().is_none_or(|count| count < 0) {
+            return Err(ApiError::invalid(
+                "autoscaling",
+                "Scale",
+                name,
+                &[FieldError {
+                    reason: "FieldValueInvalid",
+                    field: "spec.replicas".to_owned(),
+                    message: format!(
+                        "Invalid value: {replicas}: must be greater than or equal to 0"
+                    ),
+                }],
+            ));
+        }
+        let mut changes = nested(&paths.spec_replicas, replicas);
+        let mut conditions = serde_json::Map::new();
+        for field in ["uid", "resourceVersion"] {
+            let value = metadata::text(scale, field);
+            if !value.is_empty() {
+                conditions.insert(field.to_owned(), value.into());
+            }
+        }
+        changes["metadata"] = Value::Object(conditions);
+        let mut written = self.patch_with_warnings(
+            gvr,
+            namespace,
+            name,
+            Subresource::None,
+            Patch::Merge(changes),
+            options,
+        )?;
+        written.object = Arc::new(view(&written.object, &paths));
+        Ok(written)
+    }
+
+    pub(super) fn patch_scale(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        change: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let mut scale = self.scale(gvr, namespace, name)?;
+        // The Scale is a fresh view: only what the patch itself says of the revision is a condition.
+        metadata::metadata(&mut scale).remove("resourceVersion");
+        match change {
+            Patch::Json(operations) => {
+                scale = patch::json(&scale, &operations)
+                    .map_err(|error| ApiError::new(422, "Invalid", error.to_string()))?;
+            }
+            Patch::Merge(changes) | Patch::Strategic(changes) | Patch::Apply(changes) => {
+                // A Scale has no lists, so all of them mean the same.
+                patch::merge(&mut scale, &changes);
+            }
+        }
+        self.update_scale(gvr, namespace, name, &scale, options)
+    }
+}
+
+fn scale_paths(target: &Target) -> Result<ScalePaths, ApiError> {
+    target
+        .resource
+        .version(&target.version)
+        .and_then(|version| version.scale.clone())
+        .ok_or_else(ApiError::unknown_resource)
+}
+
+fn view(object: &Value, paths: &ScalePaths) -> Value {
+    let at = |path: &str| {
+        path.split('.')
+            .filter(|step| !step.is_empty())
+            .fold(object, |value, step| &value[step])
+    };
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {
+            "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"],
+            "uid": object["metadata"]["uid"], "resourceVersion": object["metadata"]["resourceVersion"],
+            "creationTimestamp": object["metadata"]["creationTimestamp"],
+        },
+        "spec": {"replicas": at(&paths.spec_replicas).as_i64().unwrap_or(0)},
+        "status": {"replicas": at(&paths.status_replicas).as_i64().unwrap_or(0)},
+    });
+    let selector = paths.selector.as_deref().map(at);
+    match selector {
+        Some(Value::String(text)) => scale["status"]["selector"] = text.as_str().into(),
+        Some(selector @ Value::Object(_)) => {
+            scale["status"]["selector"] = selector_text(selector).into();
+        }
+        _ => {}
+    }
+    scale
+}
+
+/// A workload's selector in the text form of lists.
+fn selector_text(selector: &Value) -> String {
+    let mut terms: Vec<String> = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for expression in selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values: Vec<_> = expression["values"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        terms.push(match expression["operator"].as_str() {
+            Some("Exists") => key.to_owned(),
+            Some("DoesNotExist") => format!("!{key}"),
+            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
+            _ => format!("{key} in ({})", values.join(",")),
+        });
+    }
+    terms.join(",")
+}
+
+/// `a.b.c` and a value as nested objects.
+fn nested(path: &str, value: Value) -> Value {
+    path.split('.')
+        .filter(|step| !step.is_empty())
+        .rev()
+        .fold(value, |inner, step| json!({step: inner}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_is_a_view_of_the_object() {
+        let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "5"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["x", "y"]}]}},
+            "status": {"replicas": 2}});
+        let paths = ScalePaths {
+            spec_replicas: ".spec.replicas".to_owned(),
+            status_replicas: ".status.replicas".to_owned(),
+            selector: Some(".spec.selector".to_owned()),
+        };
+        let scale = view(&object, &paths);
+        assert_eq!(scale["spec"]["replicas"], 3);
+        assert_eq!(
+            scale["status"],
+            json!({"replicas": 2, "selector": "a=b,c in (x,y)"})
+        );
+        assert_eq!(nested(".spec.size", json!(1)), json!({"spec": {"size": 1}}));
+    }
+}

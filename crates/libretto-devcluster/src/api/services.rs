@@ -1,0 +1,200 @@
+//! Services: cluster IPs and node ports. What is taken is read from the services themselves, so nothing can leak.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use rand::Rng;
+use serde_json::{Map, Value, json};
+
+use super::{Api, metadata};
+use crate::{
+    error::{ApiError, FieldError},
+    registry::table,
+};
+
+/// 10.96.0.0/16, as kubeadm clusters have it.
+const NETWORK: u32 = u32::from_be_bytes([10, 96, 0, 0]);
+const NETWORK_SIZE: u32 = 1 << 16;
+/// 10.96.0.1 is the API server and 10.96.0.10 the name server; both are only given out by name.
+const FIRST_FREE: u32 = 16;
+const NODE_PORTS: std::ops::Range<u16> = 30_000..32_768;
+
+/// Fills in what is allocated, keeps what was; wrong wishes are errors.
+pub(super) fn prepare(
+    api: &Api,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<Vec<FieldError>, ApiError> {
+    let mut errors = Vec::new();
+    let uid = metadata::text(object, "uid").to_owned();
+    let Some(spec) = metadata::child(object, "spec") else {
+        return Ok(errors);
+    };
+    let external = spec.get("type").and_then(Value::as_str) == Some("ExternalName");
+    let old_spec = old.map_or(&Value::Null, |old| &old["spec"]);
+    if external {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            spec.remove(field);
+        }
+    } else {
+        cluster_ip(api, spec, old_spec, &uid, &mut errors)?;
+    }
+    node_ports(api, spec, old_spec, &uid, &mut errors)?;
+    if old.is_none() {
+        object["status"] = json!({"loadBalancer": {}});
+    }
+    Ok(errors)
+}
+
+fn cluster_ip(
+    api: &Api,
+    spec: &mut Map<String, Value>,
+    old: &Value,
+    uid: &str,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), ApiError> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut wanted = text(spec.get("clusterIP"));
+    if wanted.is_empty() {
+        wanted = text(spec.get("clusterIPs").and_then(|list| list.get(0)));
+    }
+    let held = text(old.get("clusterIP"));
+    if wanted.is_empty() {
+        wanted.clone_from(&held);
+    }
+    if !held.is_empty() && held != wanted {
+        errors.push(FieldError {
+            reason: "FieldValueInvalid",
+            field: "spec.clusterIPs[0]".to_owned(),
+            message: format!("Invalid value: {wanted:?}: may not change once set"),
+        });
+        return Ok(());
+    }
+    if wanted.is_empty() || (wanted != "None" && wanted != held) {
+        let taken = others(api, uid, |spec| {
+            spec["clusterIP"]
+                .as_str()
+                .and_then(|text| text.parse::<Ipv4Addr>().ok())
+                .into_iter()
+                .map(u32::from)
+                .collect()
+        });
+        if wanted.is_empty() {
+            let start = rand::rng().random_range(FIRST_FREE..NETWORK_SIZE - 1);
+            let free = (0..NETWORK_SIZE)
+                .map(|step| {
+                    let span = NETWORK_SIZE - 1 - FIRST_FREE;
+                    NETWORK + FIRST_FREE + (start - FIRST_FREE + step) % span
+                })
+                .find(|address| !taken.contains(address))
+                .ok_or_else(|| {
+                    ApiError::internal(
+                        "no free cluster IP is left in 10.96.0.0/16; delete services",
+                    )
+                })?;
+            wanted = Ipv4Addr::from(free).to_string();
+        } else {
+            let address = wanted.parse::<Ipv4Addr>().map(u32::from).ok();
+            let problem = match address {
+                Some(address) if address <= NETWORK || address >= NETWORK + NETWORK_SIZE - 1 => {
+                    Some("the provided IP is not in the valid range 10.96.0.0/16")
+                }
+                Some(address) if taken.contains(&address) => {
+                    Some("provided IP is already allocated")
+                }
+                Some(_) => None,
+                None => Some("must be empty, 'None', or a valid IPv4 address"),
+            };
+            if let Some(problem) = problem {
+                errors.push(FieldError {
+                    reason: "FieldValueInvalid",
+                    field: "spec.clusterIPs".to_owned(),
+                    message: format!("Invalid value: [{wanted:?}]: {problem}"),
+                });
+                return Ok(());
+            }
+        }
+    }
+    spec.insert("clusterIPs".to_owned(), json!([wanted]));
+    spec.insert("clusterIP".to_owned(), wanted.into());
+    spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+    spec.entry("ipFamilyPolicy")
+        .or_insert_with(|| "SingleStack".into());
+    Ok(())
+}
+
+fn node_ports(
+    api: &Api,
+    spec: &mut Map<String, Value>,
+    old: &Value,
+    uid: &str,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), ApiError> {
+    let exposed = matches!(
+        spec.get("type").and_then(Value::as_str),
+        Some("NodePort" | "LoadBalancer")
+    );
+    let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else {
+        return Ok(());
+    };
+    if !exposed {
+        return Ok(());
+    }
+    let ports_of = |spec: &Value| -> Vec<u32> {
+        spec["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|port| port["nodePort"].as_u64())
+            .filter_map(|port| u32::try_from(port).ok())
+            .collect()
+    };
+    let mut taken = others(api, uid, ports_of);
+    for (index, port) in ports.iter_mut().enumerate() {
+        let wanted = port["nodePort"].as_u64().unwrap_or(0);
+        if wanted != 0 {
+            let number = u32::try_from(wanted).unwrap_or(u32::MAX);
+            if taken.contains(&number) {
+                errors.push(FieldError {
+                    reason: "FieldValueInvalid",
+                    field: format!("spec.ports[{index}].nodePort"),
+                    message: format!("Invalid value: {wanted}: provided port is already allocated"),
+                });
+            }
+            taken.insert(number);
+            continue;
+        }
+        let held = old["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|before| before["port"] == port["port"] && before["protocol"] == port["protocol"])
+            .and_then(|before| before["nodePort"].as_u64());
+        let number = match held {
+            Some(held) => u32::try_from(held).unwrap_or(0),
+            None => NODE_PORTS
+                .map(u32::from)
+                .find(|number| !taken.contains(number))
+                .ok_or_else(|| {
+                    ApiError::internal("no free node port is left in 30000-32767; delete services")
+                })?,
+        };
+        taken.insert(number);
+        if let Some(port) = port.as_object_mut() {
+            port.insert("nodePort".to_owned(), number.into());
+        }
+    }
+    Ok(())
+}
+
+/// Numbers that other services hold.
+fn others(api: &Api, uid: &str, numbers: impl Fn(&Value) -> Vec<u32>) -> BTreeSet<u32> {
+    api.0
+        .store
+        .list(&table("", "services"), None, None)
+        .map(|snapshot| snapshot.items)
+        .unwrap_or_default()
+        .iter()
+        .filter(|(_, service)| metadata::text(service, "uid") != uid)
+        .flat_map(|(_, service)| numbers(&service["spec"]))
+        .collect()
+}

@@ -1,0 +1,751 @@
+//! Create, update and patch: the same steps for every resource, in the order Kubernetes takes them.
+//!
+//! shape → unknown fields → server-owned metadata → defaults → ownership → admission of the kind → validation → store. Everything
+//! happens under the write lock, so what was decided still holds when it is written.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Api, DEFAULT_MANAGER, Gvr, NAMESPACES, Patch, Subresource, Target, WriteOptions, admission,
+    convert, metadata,
+};
+use crate::{
+    error::{ApiError, FieldError},
+    patch::{self, ApplyError, Manager},
+    schema::TypeSchema,
+};
+
+/// Name collisions of generateName before giving up; with 20 million suffixes one is already rare.
+const GENERATE_ATTEMPTS: usize = 8;
+
+/// The answer to a write.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub object: Arc<Value>,
+    pub created: bool,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// What stays the same during one write.
+struct Write<'a> {
+    api: &'a Api,
+    target: &'a Target,
+    schema: TypeSchema,
+    namespace: &'a str,
+    subresource: Subresource,
+    options: &'a WriteOptions,
+    warnings: Vec<String>,
+}
+
+/// Who owns the fields of the new object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ownership {
+    /// `managedFields` is already right: server-side apply.
+    Settled,
+    /// The writer owns what it changed.
+    Track,
+}
+
+impl Api {
+    pub(crate) fn create_with_warnings(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let target = self.resolve(gvr)?;
+        let mut write = self.write(&target, namespace, Subresource::None, options)?;
+        let _lock = self.0.writes.lock();
+        let mut object = object;
+        write.inspect(&mut object)?;
+        let object = write.create(object, Ownership::Track)?;
+        Ok(write.written(object, true))
+    }
+
+    pub(crate) fn update_with_warnings(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        if subresource == Subresource::Scale {
+            return self.update_scale(gvr, namespace, name, &object, options);
+        }
+        let target = self.resolve(gvr)?;
+        let mut write = self.write(&target, namespace, subresource, options)?;
+        let _lock = self.0.writes.lock();
+        let live = write.live(name)?;
+        let mut object = object;
+        write.inspect(&mut object)?;
+        let object = write.update(name, &live, object, Ownership::Track)?;
+        Ok(write.written(object, false))
+    }
+
+    pub(crate) fn patch_with_warnings(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        if subresource == Subresource::Scale {
+            return self.patch_scale(gvr, namespace, name, patch, options);
+        }
+        let target = self.resolve(gvr)?;
+        let mut write = self.write(&target, namespace, subresource, options)?;
+        let _lock = self.0.writes.lock();
+        let live = match write.live(name) {
+            Ok(live) => Some(live),
+            Err(error) if error.code == 404 && matches!(patch, Patch::Apply(_)) => {
+                if subresource != Subresource::None {
+                    return Err(error);
+                }
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let (mut object, ownership) = match (patch, &live) {
+            (Patch::Apply(config), _) => (
+                write.apply(name, live.as_deref(), config)?,
+                Ownership::Settled,
+            ),
+            (patch, Some(live)) => (write.patched(name, live, patch)?, Ownership::Track),
+            (_, None) => unreachable!("only apply continues without a live object"),
+        };
+        metadata::check_shape(&target.resource, &target.version, &mut object)?;
+        let (object, created) = match &live {
+            Some(live) => {
+                if ownership == Ownership::Track {
+                    write.inspect(&mut object)?;
+                }
+                (write.update(name, live, object, ownership)?, false)
+            }
+            None => (write.create(object, ownership)?, true),
+        };
+        Ok(write.written(object, created))
+    }
+
+    fn write<'a>(
+        &'a self,
+        target: &'a Target,
+        namespace: &'a str,
+        subresource: Subresource,
+        options: &'a WriteOptions,
+    ) -> Result<Write<'a>, ApiError> {
+        let version = target
+            .resource
+            .version(&target.version)
+            .ok_or_else(ApiError::unknown_resource)?;
+        if subresource == Subresource::Status && !version.status {
+            return Err(ApiError::unknown_resource());
+        }
+        if subresource == Subresource::Finalize && target.resource.qualified() != "namespaces" {
+            return Err(ApiError::unknown_resource());
+        }
+        let schema = target.resource.schema(&target.version).ok_or_else(|| {
+            ApiError::internal(format!(
+                "no type definition for {} {}",
+                target.resource.api_version(&target.version),
+                target.resource.kind
+            ))
+        })?;
+        Ok(Write {
+            api: self,
+            target,
+            schema,
+            namespace,
+            subresource,
+            options,
+            warnings: Vec::new(),
+        })
+    }
+}
+
+impl Write<'_> {
+    fn written(self, object: Arc<Value>, created: bool) -> Written {
+        Written {
+            object,
+            created,
+            warnings: self.warnings,
+        }
+    }
+
+    fn invalid(&self, name: &str, errors: &[FieldError]) -> ApiError {
+        ApiError::invalid(
+            &self.target.resource.group,
+            &self.target.resource.kind,
+            name,
+            errors,
+        )
+    }
+
+    fn has_status(&self) -> bool {
+        self.target
+            .resource
+            .version(&self.target.version)
+            .is_some_and(|version| version.status)
+    }
+
+    fn manager(&self) -> Manager {
+        let name = if self.options.field_manager.is_empty() {
+            DEFAULT_MANAGER
+        } else {
+            &self.options.field_manager
+        };
+        Manager {
+            name: name.to_owned(),
+            subresource: match self.subresource {
+                Subresource::None => "",
+                Subresource::Status => "status",
+                Subresource::Scale => "scale",
+                Subresource::Finalize => "finalize",
+            }
+            .to_owned(),
+            api_version: self.target.resource.api_version(&self.target.version),
+            time: metadata::now(),
+        }
+    }
+
+    /// The stored object in the requested version.
+    fn live(&self, name: &str) -> Result<Arc<Value>, ApiError> {
+        let stored = self.api.stored(self.target, self.namespace, name)?;
+        Ok(convert::from_storage(
+            &self.target.resource,
+            &self.target.version,
+            &stored,
+        ))
+    }
+
+    /// Shape and unknown fields of what a client sent.
+    fn inspect(&mut self, object: &mut Value) -> Result<(), ApiError> {
+        metadata::check_shape(&self.target.resource, &self.target.version, object)?;
+        let unknown = self.schema.prune(object);
+        if self.options.strict && !unknown.is_empty() {
+            let fields: Vec<_> = unknown
+                .iter()
+                .map(|field| format!("unknown field {field:?}"))
+                .collect();
+            return Err(ApiError::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                self.target.resource.kind,
+                self.target.version,
+                self.target.resource.kind,
+                fields.join(", ")
+            )));
+        }
+        self.warnings.extend(
+            unknown
+                .iter()
+                .map(|field| format!("unknown field {field:?}")),
+        );
+        Ok(())
+    }
+
+    fn patched(&self, name: &str, live: &Value, patch: Patch) -> Result<Value, ApiError> {
+        let resource = &self.target.resource;
+        let refused = |error: patch::PatchError| {
+            let mut refused = ApiError::new(
+                422,
+                "Invalid",
+                format!(
+                    "the patch cannot be applied to {} {name:?}: {error}",
+                    resource.qualified()
+                ),
+            );
+            refused.details = json!({"name": name});
+            refused.within(&resource.group, &resource.plural)
+        };
+        match patch {
+            Patch::Json(operations) => patch::json(live, &operations).map_err(refused),
+            Patch::Merge(changes) => {
+                if !changes.is_object() {
+                    return Err(ApiError::bad_request("a merge patch must be a JSON object"));
+                }
+                let mut object = live.clone();
+                patch::merge(&mut object, &changes);
+                Ok(object)
+            }
+            Patch::Strategic(changes) => {
+                if resource.custom.is_some() {
+                    return Err(ApiError::unsupported_media_type(
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml (custom resources have no strategic merge; with kubectl patch use --type=merge)",
+                    ));
+                }
+                patch::strategic(&self.schema, live, &changes).map_err(refused)
+            }
+            Patch::Apply(_) => unreachable!("apply has its own path"),
+        }
+    }
+
+    /// Server-side apply: the merged object with its managedFields.
+    fn apply(
+        &mut self,
+        name: &str,
+        live: Option<&Value>,
+        mut config: Value,
+    ) -> Result<Value, ApiError> {
+        if self.options.field_manager.is_empty() {
+            return Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        if config["apiVersion"].as_str().is_none() || config["kind"].as_str().is_none() {
+            return Err(ApiError::bad_request(
+                "an applied configuration must carry apiVersion and kind",
+            ));
+        }
+        self.inspect(&mut config)?;
+        if config["metadata"].get("managedFields").is_some() {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        self.settle_name(&mut config, name)?;
+        metadata::settle_namespace(&self.target.resource, &mut config, self.namespace)?;
+        if let Some(live) = live {
+            self.check_preconditions(name, live, &config)?;
+        } else if !metadata::text(&config, "uid").is_empty() {
+            return Err(self.conflict(
+                name,
+                &format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    metadata::text(&config, "uid")
+                ),
+            ));
+        }
+        // What this endpoint cannot change must not become owned by it.
+        if self.subresource == Subresource::Status {
+            let top = config.as_object_mut().expect("check_shape passed");
+            top.retain(|field, _| {
+                matches!(
+                    field.as_str(),
+                    "apiVersion" | "kind" | "metadata" | "status"
+                )
+            });
+            metadata::metadata(&mut config)
+                .retain(|field, _| matches!(field.as_str(), "name" | "namespace"));
+        } else if self.has_status()
+            && let Some(top) = config.as_object_mut()
+        {
+            top.remove("status");
+        }
+        for field in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+        ] {
+            metadata::metadata(&mut config).remove(field);
+        }
+        patch::apply(
+            &self.schema,
+            live,
+            &config,
+            &self.manager(),
+            self.options.force,
+        )
+        .map_err(|error| match error {
+            ApplyError::Malformed(why) => ApiError::bad_request(format!(
+                "failed to apply {} {name:?}: {why}",
+                self.target.resource.qualified()
+            )),
+            ApplyError::Conflicts(conflicts) => apply_conflict(&conflicts),
+        })
+    }
+
+    fn create(&mut self, mut object: Value, ownership: Ownership) -> Result<Arc<Value>, ApiError> {
+        let resource = self.target.resource.clone();
+        metadata::settle_namespace(&resource, &mut object, self.namespace)?;
+        if ownership == Ownership::Track && !metadata::text(&object, "resourceVersion").is_empty() {
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        self.check_namespace(&object)?;
+        if let Some(custom) = &resource.custom {
+            self.api.refuse_while_definition_ends(custom)?;
+        }
+        let fields = metadata::metadata(&mut object);
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        ] {
+            fields.remove(field);
+        }
+        if ownership == Ownership::Track {
+            fields.remove("managedFields");
+        }
+        fields.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+        fields.insert("creationTimestamp".to_owned(), metadata::now().into());
+        if resource.generation {
+            fields.insert("generation".to_owned(), 1.into());
+        }
+        if self.has_status()
+            && !admission::keeps_status_on_create(&resource)
+            && let Some(top) = object.as_object_mut()
+        {
+            top.remove("status");
+        }
+        self.schema.default(&mut object);
+        let name = self.name_for(&mut object)?;
+        let mut errors = admission::decode(self.api, &resource, &mut object, None);
+        if ownership == Ownership::Track {
+            object = patch::track_update(&self.schema, None, object, &self.manager());
+        }
+        errors.extend(admission::prepare(self.api, &resource, &mut object, None)?);
+        errors.extend(metadata::validate(&resource, &object));
+        errors.extend(self.schema.validate(&object, None));
+        if !errors.is_empty() {
+            return Err(self.invalid(&name, &errors));
+        }
+        let key = self.target.key(self.namespace, &name);
+        if self.api.0.store.get(&resource.table, &key).is_some() {
+            return Err(ApiError::already_exists(&resource.qualified(), &name)
+                .within(&resource.group, &resource.plural));
+        }
+        self.put(key, object)
+    }
+
+    fn update(
+        &mut self,
+        name: &str,
+        live: &Arc<Value>,
+        mut object: Value,
+        ownership: Ownership,
+    ) -> Result<Arc<Value>, ApiError> {
+        let resource = self.target.resource.clone();
+        self.settle_name(&mut object, name)?;
+        metadata::settle_namespace(&resource, &mut object, self.namespace)?;
+        self.check_preconditions(name, live, &object)?;
+        let managed = object["metadata"].get("managedFields").cloned();
+        match self.subresource {
+            Subresource::Status => {
+                let status = object.get("status").cloned();
+                object = (**live).clone();
+                replace(&mut object, "status", status);
+            }
+            Subresource::Finalize => {
+                let finalizers = object["spec"].get("finalizers").cloned();
+                object = (**live).clone();
+                if let Some(spec) = metadata::child(&mut object, "spec") {
+                    match finalizers {
+                        Some(finalizers) => spec.insert("finalizers".to_owned(), finalizers),
+                        None => spec.remove("finalizers"),
+                    };
+                }
+            }
+            Subresource::None | Subresource::Scale => {
+                if self.has_status() {
+                    replace(&mut object, "status", live.get("status").cloned());
+                }
+            }
+        }
+        match managed {
+            Some(managed) if self.subresource != Subresource::None => {
+                metadata::metadata(&mut object).insert("managedFields".to_owned(), managed);
+            }
+            _ => {}
+        }
+        for field in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+        ] {
+            let kept = live["metadata"].get(field).cloned();
+            match kept {
+                Some(kept) => metadata::metadata(&mut object).insert(field.to_owned(), kept),
+                None => metadata::metadata(&mut object).remove(field),
+            };
+        }
+        self.schema.default(&mut object);
+        let mut errors = admission::decode(self.api, &resource, &mut object, Some(live));
+        if ownership == Ownership::Track {
+            object = patch::track_update(&self.schema, Some(live), object, &self.manager());
+        }
+        errors.extend(admission::prepare(
+            self.api,
+            &resource,
+            &mut object,
+            Some(live),
+        )?);
+        errors.extend(metadata::validate(&resource, &object));
+        errors.extend(new_finalizers_while_deleting(&object, live));
+        errors.extend(self.schema.validate(&object, Some(live)));
+        if !errors.is_empty() {
+            return Err(self.invalid(name, &errors));
+        }
+        if resource.generation && wanted_state_differs(&object, live, self.has_status()) {
+            let generation = live["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            metadata::metadata(&mut object).insert("generation".to_owned(), generation.into());
+        }
+        if same_but_times(&object, live) && !metadata::released(&object) {
+            return Ok(live.clone());
+        }
+        if metadata::released(&object) {
+            return self.remove_released(name, object);
+        }
+        self.put(self.target.key(self.namespace, name), object)
+    }
+
+    /// The last finalizer went: the object goes with it.
+    fn remove_released(&self, name: &str, object: Value) -> Result<Arc<Value>, ApiError> {
+        if self.options.dry_run {
+            return Ok(Arc::new(object));
+        }
+        let key = self.target.key(self.namespace, name);
+        let last = self.api.remove(&self.target.resource, &key)?;
+        Ok(last.map_or_else(
+            || Arc::new(object),
+            |last| convert::from_storage(&self.target.resource, &self.target.version, &last),
+        ))
+    }
+
+    fn put(&self, key: crate::store::Key, object: Value) -> Result<Arc<Value>, ApiError> {
+        let resource = &self.target.resource;
+        if self.options.dry_run {
+            return Ok(Arc::new(object));
+        }
+        let stored =
+            self.api
+                .0
+                .store
+                .put(&resource.table, key, convert::to_storage(resource, object))?;
+        self.api.stored_definition_changed(resource, &stored);
+        Ok(convert::from_storage(
+            resource,
+            &self.target.version,
+            &stored,
+        ))
+    }
+
+    /// The name of a new object, made up when only generateName is given.
+    fn name_for(&self, object: &mut Value) -> Result<String, ApiError> {
+        let name = metadata::text(object, "name");
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        let prefix = metadata::text(object, "generateName").to_owned();
+        if prefix.is_empty() {
+            return Err(self.invalid(
+                "",
+                &[FieldError {
+                    reason: "FieldValueRequired",
+                    field: "metadata.name".to_owned(),
+                    message: "Required value: name or generateName is required".to_owned(),
+                }],
+            ));
+        }
+        let taken = |name: &String| {
+            self.api
+                .0
+                .store
+                .get(
+                    &self.target.resource.table,
+                    &self.target.key(self.namespace, name),
+                )
+                .is_some()
+        };
+        let name = (0..GENERATE_ATTEMPTS)
+            .map(|_| metadata::generated_name(&prefix))
+            .find(|name| !taken(name))
+            .ok_or_else(|| ApiError::already_exists(&self.target.resource.qualified(), &prefix))?;
+        metadata::metadata(object).insert("name".to_owned(), name.as_str().into());
+        Ok(name)
+    }
+
+    fn settle_name(&self, object: &mut Value, name: &str) -> Result<(), ApiError> {
+        let found = metadata::text(object, "name");
+        if !found.is_empty() && found != name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({found}) does not match the name on the URL ({name})"
+            )));
+        }
+        metadata::metadata(object).insert("name".to_owned(), name.into());
+        Ok(())
+    }
+
+    fn conflict(&self, name: &str, why: &str) -> ApiError {
+        let resource = &self.target.resource;
+        ApiError::conflict(&resource.qualified(), name, why)
+            .within(&resource.group, &resource.plural)
+    }
+
+    /// uid and resourceVersion in the body are conditions.
+    fn check_preconditions(
+        &self,
+        name: &str,
+        live: &Value,
+        object: &Value,
+    ) -> Result<(), ApiError> {
+        let uid = metadata::text(object, "uid");
+        let live_uid = metadata::text(live, "uid");
+        if !uid.is_empty() && uid != live_uid {
+            return Err(self.conflict(
+                name,
+                &format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}"
+                ),
+            ));
+        }
+        let revision = metadata::text(object, "resourceVersion");
+        if !revision.is_empty() && revision != metadata::text(live, "resourceVersion") {
+            return Err(self.conflict(
+                name,
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A namespaced object needs its namespace, and one that is not going away.
+    fn check_namespace(&self, object: &Value) -> Result<(), ApiError> {
+        let resource = &self.target.resource;
+        if !resource.namespaced {
+            return Ok(());
+        }
+        if self.namespace.is_empty() {
+            return Err(ApiError::bad_request(
+                "an empty namespace may not be set during creation",
+            ));
+        }
+        let namespace = self.api.get(&NAMESPACES, "", self.namespace)?;
+        if !metadata::terminating(&namespace) {
+            return Ok(());
+        }
+        let name = metadata::text(object, "name");
+        let mut error = ApiError::forbidden(format!(
+            "{} {name:?} is forbidden: unable to create new content in namespace {} because it is being terminated",
+            resource.qualified(),
+            self.namespace
+        ));
+        error.details = json!({"name": name, "causes": [{
+            "reason": "NamespaceTerminating", "field": "metadata.namespace",
+            "message": format!("namespace {} is being terminated", self.namespace),
+        }]});
+        Err(error.within(&resource.group, &resource.plural))
+    }
+}
+
+/// Whether anything but metadata (and status, where it is a subresource of its own) differs.
+fn wanted_state_differs(new: &Value, old: &Value, has_status: bool) -> bool {
+    let relevant = |field: &str| {
+        field != "metadata"
+            && field != "apiVersion"
+            && field != "kind"
+            && !(has_status && field == "status")
+    };
+    let part = |object: &Value| {
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| relevant(field))
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    part(new) != part(old)
+}
+
+fn replace(object: &mut Value, field: &str, value: Option<Value>) {
+    if let Some(top) = object.as_object_mut() {
+        match value {
+            Some(value) => top.insert(field.to_owned(), value),
+            None => top.remove(field),
+        };
+    }
+}
+
+/// Equal apart from the time stamps in managedFields: a write that changes nothing else is no write.
+fn same_but_times(new: &Value, old: &Value) -> bool {
+    if new == old {
+        return true;
+    }
+    let stripped = |object: &Value| {
+        let mut object = object.clone();
+        for entry in object["metadata"]
+            .get_mut("managedFields")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("time");
+            }
+        }
+        object
+    };
+    stripped(new) == stripped(old)
+}
+
+fn new_finalizers_while_deleting(new: &Value, live: &Value) -> Option<FieldError> {
+    if !metadata::terminating(live) {
+        return None;
+    }
+    let known: Vec<_> = metadata::finalizers(live).collect();
+    let added: Vec<_> = metadata::finalizers(new)
+        .filter(|name| !known.contains(name))
+        .collect();
+    (!added.is_empty()).then(|| FieldError {
+        reason: "FieldValueForbidden",
+        field: "metadata.finalizers".to_owned(),
+        message: format!(
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+        ),
+    })
+}
+
+/// The 409 of server-side apply, in Kubernetes' words: kubectl prints them with its advice.
+fn apply_conflict(conflicts: &[patch::Conflict]) -> ApiError {
+    let mut managers: Vec<&str> = conflicts
+        .iter()
+        .map(|conflict| conflict.manager.as_str())
+        .collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let lines: Vec<String> = managers
+        .iter()
+        .map(|manager| {
+            let fields: Vec<_> = conflicts
+                .iter()
+                .filter(|conflict| conflict.manager == *manager)
+                .map(|conflict| conflict.field.as_str())
+                .collect();
+            if let [field] = fields[..] {
+                format!("conflict with {manager:?}: {field}")
+            } else {
+                format!("conflicts with {manager:?}:\n- {}", fields.join("\n- "))
+            }
+        })
+        .collect();
+    let message = if conflicts.len() == 1 {
+        format!("Apply failed with 1 {}", lines[0])
+    } else {
+        format!(
+            "Apply failed with {} conflicts: {}",
+            conflicts.len(),
+            lines.join("\n")
+        )
+    };
+    let mut error = ApiError::new(409, "Conflict", message);
+    error.details = json!({"causes": conflicts.iter().map(|conflict| json!({
+        "reason": "FieldManagerConflict",
+        "message": format!("conflict with {:?}", conflict.manager),
+        "field": conflict.field,
+    })).collect::<Vec<_>>()});
+    error
+}

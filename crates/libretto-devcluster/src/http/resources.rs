@@ -1,0 +1,584 @@
+//! The generic handlers: every verb on every resource, built-in or custom, goes through here.
+
+use std::sync::Arc;
+
+use axum::{extract::Request, response::Response};
+use http::{HeaderMap, Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    Shared, body, listing, negotiate,
+    path::{Query, ResourcePath},
+    watching,
+};
+use crate::{
+    api::{
+        DeleteOptions, Deleted, Gvr, ListOptions, ListQuery, Patch, Propagation, Subresource,
+        WriteOptions, Written,
+    },
+    error::{ApiError, FieldError},
+    registry::Resource,
+};
+
+/// `fieldValidation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// A request for one resource, taken apart.
+struct Call<'a> {
+    shared: &'a Shared,
+    resource: Arc<Resource>,
+    gvr: &'a Gvr,
+    path: &'a ResourcePath,
+    query: &'a Query,
+    headers: HeaderMap,
+}
+
+pub(super) async fn handle(
+    shared: &Shared,
+    path: &ResourcePath,
+    query: &Query,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let resource = shared
+        .api
+        .registry()
+        .find(&path.gvr.group, &path.gvr.resource)
+        .filter(|resource| resource.version(&path.gvr.version).is_some())
+        .ok_or_else(ApiError::unknown_resource)?;
+    if !resource.namespaced && path.namespace.is_some() {
+        return Err(ApiError::unknown_resource());
+    }
+    if resource.namespaced && path.name.is_some() && path.namespace.is_none() {
+        return Err(ApiError::unknown_resource());
+    }
+    let (parts, content) = request.into_parts();
+    let call = Call {
+        shared,
+        resource,
+        gvr: &path.gvr,
+        path,
+        query,
+        headers: parts.headers,
+    };
+    let method = parts.method;
+    if method == Method::GET {
+        return call.read();
+    }
+    let bytes = body::bytes(content).await?;
+    call.write(&method, &bytes)
+}
+
+impl Call<'_> {
+    fn name(&self) -> &str {
+        self.path.name.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.path.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn version(&self) -> &str {
+        &self.gvr.version
+    }
+
+    fn list_options(&self) -> Result<ListOptions, ApiError> {
+        let limit = self.query.number("limit")?;
+        Ok(ListOptions {
+            label_selector: self.query.get("labelSelector").map(str::to_owned),
+            field_selector: self.query.get("fieldSelector").map(str::to_owned),
+            limit: limit.and_then(|limit| usize::try_from(limit).ok()),
+            continue_token: self.query.get("continue").map(str::to_owned),
+        })
+    }
+
+    fn read(&self) -> Result<Response, ApiError> {
+        let form = negotiate::form(&self.headers)?;
+        match self.path.subresource.as_deref() {
+            None => {}
+            Some("status") => {
+                self.subresource("status")?;
+                let object = self
+                    .shared
+                    .api
+                    .get(self.gvr, self.namespace(), self.name())?;
+                return listing::one(form, &self.resource, self.version(), self.query, &object);
+            }
+            Some("scale") => {
+                let scale = self
+                    .shared
+                    .api
+                    .scale(self.gvr, self.namespace(), self.name())?;
+                return Ok(body::json(StatusCode::OK, &scale));
+            }
+            Some(other) => return Err(self.no_such_subresource(other, &Method::GET)),
+        }
+        let mut options = self.list_options()?;
+        let watch = self.query.flag("watch")?;
+        if let Some(name) = &self.path.name {
+            if watch {
+                // A watch of one object is a watch of the collection that selects it.
+                options.field_selector = Some(format!("metadata.name={name}"));
+            } else {
+                let object = self.shared.api.get(self.gvr, self.namespace(), name)?;
+                self.refuse_future(self.query.revision()?)?;
+                return listing::one(form, &self.resource, self.version(), self.query, &object);
+            }
+        }
+        let namespace = self.path.namespace.as_deref();
+        if watch {
+            return watching::start(
+                self.shared,
+                &self.resource,
+                self.gvr,
+                namespace,
+                &options,
+                self.query,
+                form,
+            );
+        }
+        let at = self.exact_revision(&options)?;
+        let page = self.shared.api.page(
+            self.gvr,
+            &ListQuery {
+                namespace,
+                options: &options,
+                at,
+            },
+        )?;
+        listing::many(form, &self.resource, self.version(), self.query, &page)
+    }
+
+    /// The revision a list must be of, after the rules for `resourceVersion` and `resourceVersionMatch`.
+    fn exact_revision(&self, options: &ListOptions) -> Result<Option<u64>, ApiError> {
+        let revision = self.query.revision()?;
+        let matching = self.query.get("resourceVersionMatch");
+        if options.continue_token.is_some() {
+            if revision.unwrap_or(0) > 0 {
+                return Err(ApiError::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            if matching.is_some() {
+                return Err(ApiError::bad_request(
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
+            }
+            return Ok(None);
+        }
+        let exact = match (matching, revision) {
+            (Some(_), None) => {
+                return Err(ApiError::bad_request(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            (Some("Exact"), Some(0)) => {
+                return Err(ApiError::bad_request(
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+            (Some("Exact"), Some(_)) => true,
+            (Some("NotOlderThan"), Some(_)) => false,
+            (Some(other), Some(_)) => {
+                return Err(ApiError::bad_request(format!(
+                    "resourceVersionMatch: {other:?} is not Exact or NotOlderThan"
+                )));
+            }
+            // Without a match, a limit has always meant exactly this revision.
+            (None, Some(revision)) => revision > 0 && options.limit.unwrap_or(0) > 0,
+            (None, None) => false,
+        };
+        self.refuse_future(revision)?;
+        Ok(revision.filter(|_| exact))
+    }
+
+    fn refuse_future(&self, revision: Option<u64>) -> Result<(), ApiError> {
+        let now = self.shared.api.revision();
+        match revision {
+            Some(revision) if revision > now => Err(too_large(revision, now)),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, method: &Method, bytes: &[u8]) -> Result<Response, ApiError> {
+        let media_type = body::media_type(&self.headers);
+        let named = self.path.name.is_some();
+        match (self.path.subresource.as_deref(), method.as_str(), named) {
+            (None, "POST", false) => {
+                let object = body::object(&media_type, bytes)?;
+                let options = self.write_options()?;
+                let written = self.shared.api.create_with_warnings(
+                    self.gvr,
+                    self.namespace(),
+                    object,
+                    &options,
+                )?;
+                self.written(&written)
+            }
+            (None, "PUT", true) => {
+                let object = body::object(&media_type, bytes)?;
+                self.require_revision(&object)?;
+                self.put(Subresource::None, object)
+            }
+            (Some(name @ ("status" | "scale" | "finalize")), "PUT", true) => {
+                let subresource = self.subresource(name)?;
+                self.put(subresource, body::object(&media_type, bytes)?)
+            }
+            (None, "PATCH", true) => self.patch(Subresource::None, &media_type, bytes),
+            (Some(name @ ("status" | "scale")), "PATCH", true) => {
+                let subresource = self.subresource(name)?;
+                self.patch(subresource, &media_type, bytes)
+            }
+            (None, "DELETE", true) => self.delete(&media_type, bytes),
+            (None, "DELETE", false) => self.delete_collection(&media_type, bytes),
+            (Some("binding"), "POST", true) if self.is("", "pods") => {
+                let binding = body::object(&media_type, bytes)?;
+                let node = binding["target"]["name"].as_str().unwrap_or_default();
+                self.shared.api.bind(self.namespace(), self.name(), node)?;
+                Ok(created_status())
+            }
+            (Some("eviction"), "POST", true) if self.is("", "pods") => {
+                let eviction = body::object(&media_type, bytes)?;
+                let options = delete_options(&eviction["deleteOptions"], self.query)?;
+                self.shared
+                    .api
+                    .evict(self.namespace(), self.name(), &options)?;
+                Ok(created_status())
+            }
+            (Some("token"), "POST", true) if self.is("", "serviceaccounts") => {
+                self.token(body::object(&media_type, bytes)?)
+            }
+            (Some(other), _, _) => Err(self.no_such_subresource(other, method)),
+            _ => Err(ApiError::method_not_allowed(
+                "the server does not allow this method on the requested resource",
+            )),
+        }
+    }
+
+    fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural
+    }
+
+    fn subresource(&self, name: &str) -> Result<Subresource, ApiError> {
+        let version = self.resource.version(self.version());
+        match name {
+            "status" if version.is_some_and(|version| version.status) => Ok(Subresource::Status),
+            "scale" if version.is_some_and(|version| version.scale.is_some()) => {
+                Ok(Subresource::Scale)
+            }
+            "finalize" if self.is("", "namespaces") => Ok(Subresource::Finalize),
+            _ => Err(ApiError::unknown_resource()),
+        }
+    }
+
+    fn no_such_subresource(&self, name: &str, method: &Method) -> ApiError {
+        let what = format!("{}/{name}", self.resource.qualified());
+        let served = matches!(name, "status" | "scale" | "finalize")
+            || self.resource.extras.iter().any(|extra| extra.name == name);
+        if served {
+            return ApiError::method_not_allowed(format!("{what} does not take {method}"));
+        }
+        match name {
+            "ephemeralcontainers" | "resize" | "proxy" | "attach" => ApiError::not_implemented(
+                format!("{what} is not served by this development cluster; a real cluster has it"),
+            ),
+            _ => ApiError::unknown_resource(),
+        }
+    }
+
+    /// Some resources cannot be replaced without saying which state the replacement is based on.
+    fn require_revision(&self, object: &Value) -> Result<(), ApiError> {
+        let given = object["metadata"]["resourceVersion"]
+            .as_str()
+            .is_some_and(|revision| !revision.is_empty());
+        if given || !self.resource.conditional_updates {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            &self.resource.group,
+            &self.resource.kind,
+            self.name(),
+            &[FieldError {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".to_owned(),
+                message: "Invalid value: 0: must be specified for an update".to_owned(),
+            }],
+        ))
+    }
+
+    fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        match self.query.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
+    }
+
+    fn write_options(&self) -> Result<WriteOptions, ApiError> {
+        let manager = match self.query.get("fieldManager") {
+            Some(manager) if manager.len() > 128 => {
+                return Err(ApiError::bad_request(
+                    "fieldManager: Too long: may not be more than 128 bytes",
+                ));
+            }
+            Some(manager) => manager.to_owned(),
+            None => self
+                .headers
+                .get(header::USER_AGENT)
+                .and_then(|agent| agent.to_str().ok())
+                .and_then(|agent| agent.split('/').next())
+                .filter(|agent| !agent.is_empty())
+                .unwrap_or("unknown")
+                .chars()
+                .take(128)
+                .collect(),
+        };
+        Ok(WriteOptions {
+            field_manager: manager,
+            dry_run: dry_run(self.query)?,
+            strict: self.field_validation()? == FieldValidation::Strict,
+            force: self.query.flag("force")?,
+        })
+    }
+
+    fn put(&self, subresource: Subresource, object: Value) -> Result<Response, ApiError> {
+        let options = self.write_options()?;
+        let written = self.shared.api.update_with_warnings(
+            self.gvr,
+            self.namespace(),
+            self.name(),
+            subresource,
+            object,
+            &options,
+        )?;
+        self.written(&written)
+    }
+
+    fn patch(
+        &self,
+        subresource: Subresource,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Response, ApiError> {
+        let mut options = self.write_options()?;
+        let patch = match media_type {
+            "application/json-patch+json" => Patch::Json(body::json_value(bytes)?),
+            "application/merge-patch+json" => Patch::Merge(body::json_value(bytes)?),
+            "application/strategic-merge-patch+json" => Patch::Strategic(body::json_value(bytes)?),
+            "application/apply-patch+yaml" => {
+                // Unlike for other writes the user agent does not do: two tools must not become one owner by accident.
+                options.field_manager = self
+                    .query
+                    .get("fieldManager")
+                    .unwrap_or_default()
+                    .to_owned();
+                Patch::Apply(body::yaml_value(bytes)?)
+            }
+            other => {
+                return Err(ApiError::unsupported_media_type(format!(
+                    "the body of the request was in an unknown format {other:?} - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+                )));
+            }
+        };
+        if options.force && !matches!(patch, Patch::Apply(_)) {
+            return Err(ApiError::bad_request(
+                "force: Forbidden: may not be specified for non-apply patch",
+            ));
+        }
+        let written = self.shared.api.patch_with_warnings(
+            self.gvr,
+            self.namespace(),
+            self.name(),
+            subresource,
+            patch,
+            &options,
+        )?;
+        self.written(&written)
+    }
+
+    fn written(&self, written: &Written) -> Result<Response, ApiError> {
+        let form = negotiate::form(&self.headers)?;
+        let mut response = listing::one(
+            form,
+            &self.resource,
+            self.version(),
+            self.query,
+            &written.object,
+        )?;
+        if written.created {
+            *response.status_mut() = StatusCode::CREATED;
+        }
+        if self.field_validation()? == FieldValidation::Warn {
+            body::warn(&mut response, &written.warnings);
+        }
+        Ok(response)
+    }
+
+    fn delete_options(&self, media_type: &str, bytes: &[u8]) -> Result<DeleteOptions, ApiError> {
+        let given = if bytes.is_empty() {
+            Value::Null
+        } else {
+            body::object(media_type, bytes)?
+        };
+        delete_options(&given, self.query)
+    }
+
+    fn delete(&self, media_type: &str, bytes: &[u8]) -> Result<Response, ApiError> {
+        let options = self.delete_options(media_type, bytes)?;
+        let Deleted { object, removed } =
+            self.shared
+                .api
+                .delete_object(self.gvr, self.namespace(), self.name(), &options)?;
+        if !removed {
+            let form = negotiate::form(&self.headers)?;
+            return listing::one(form, &self.resource, self.version(), self.query, &object);
+        }
+        let mut details = json!({"name": self.name(), "kind": self.resource.plural, "uid": object["metadata"]["uid"]});
+        if !self.resource.group.is_empty() {
+            details["group"] = self.resource.group.as_str().into();
+        }
+        Ok(body::json(
+            StatusCode::OK,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+        ))
+    }
+
+    fn delete_collection(&self, media_type: &str, bytes: &[u8]) -> Result<Response, ApiError> {
+        if self.resource.namespaced && self.path.namespace.is_none() {
+            return Err(ApiError::method_not_allowed(
+                "a collection is deleted in one namespace at a time",
+            ));
+        }
+        let options = self.delete_options(media_type, bytes)?;
+        let items = self.shared.api.delete_collection(
+            self.gvr,
+            self.path.namespace.as_deref(),
+            &self.list_options()?,
+            &options,
+        )?;
+        let page = crate::api::Page {
+            revision: self.shared.api.revision(),
+            items,
+            continue_token: None,
+            remaining: None,
+        };
+        listing::many(
+            negotiate::form(&self.headers)?,
+            &self.resource,
+            self.version(),
+            self.query,
+            &page,
+        )
+    }
+
+    /// TokenRequest.
+    fn token(&self, mut request: Value) -> Result<Response, ApiError> {
+        /// What kubelet asks for.
+        const DEFAULT_SECONDS: i64 = 3600;
+        /// Kubernetes' lower bound.
+        const LEAST_SECONDS: i64 = 600;
+        /// A year: longer than any development cluster lives.
+        const MOST_SECONDS: i64 = 365 * 24 * 3600;
+        let account = self
+            .shared
+            .api
+            .get(self.gvr, self.namespace(), self.name())?;
+        let seconds = request["spec"]["expirationSeconds"]
+            .as_i64()
+            .unwrap_or(DEFAULT_SECONDS)
+            .clamp(LEAST_SECONDS, MOST_SECONDS);
+        let audiences: Vec<String> = request["spec"]["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        let token = self.shared.authority.service_account_token(
+            self.namespace(),
+            self.name(),
+            account["metadata"]["uid"].as_str().unwrap_or_default(),
+            &audiences,
+            expires.as_second(),
+        );
+        let Some(top) = request.as_object_mut() else {
+            return Err(ApiError::bad_request("the body must be a TokenRequest"));
+        };
+        top.insert(
+            "status".to_owned(),
+            json!({"token": token, "expirationTimestamp": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}),
+        );
+        top.insert("kind".to_owned(), "TokenRequest".into());
+        top.insert("apiVersion".to_owned(), "authentication.k8s.io/v1".into());
+        Ok(body::json(StatusCode::CREATED, &request))
+    }
+}
+
+/// The answer to subresources that create nothing to look at.
+fn created_status() -> Response {
+    body::json(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
+}
+
+fn dry_run(query: &Query) -> Result<bool, ApiError> {
+    match query.get("dryRun") {
+        None => Ok(false),
+        Some("All") => Ok(true),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+        ))),
+    }
+}
+
+/// From the body first, then from the query.
+fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiError> {
+    let propagation = given["propagationPolicy"]
+        .as_str()
+        .or_else(|| query.get("propagationPolicy"));
+    let propagation = match propagation {
+        None if given["orphanDependents"].as_bool() == Some(true) => Propagation::Orphan,
+        None | Some("Background") => Propagation::Background,
+        Some("Foreground") => Propagation::Foreground,
+        Some("Orphan") => Propagation::Orphan,
+        Some(other) => {
+            return Err(ApiError::bad_request(format!(
+                "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            )));
+        }
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let in_body = given["dryRun"]
+        .as_array()
+        .is_some_and(|items| items.iter().any(|item| item == "All"));
+    Ok(DeleteOptions {
+        propagation,
+        uid: text(&given["preconditions"]["uid"]),
+        resource_version: text(&given["preconditions"]["resourceVersion"]),
+        grace_period_seconds: match given["gracePeriodSeconds"].as_i64() {
+            Some(seconds) => Some(seconds),
+            None => query.number("gracePeriodSeconds")?,
+        },
+        dry_run: in_body || dry_run(query)?,
+    })
+}
+
+/// A revision this server has not reached: the client remembers another cluster or an older state file.
+pub(super) fn too_large(wanted: u64, now: u64) -> ApiError {
+    let mut error = ApiError::new(
+        504,
+        "Timeout",
+        format!("Too large resource version: {wanted}, current: {now}"),
+    );
+    error.details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
+    error
+}
