@@ -1,1 +1,17 @@
+//! Libretto's runtime and command line: the wiring between watching, deciding and acting.
 //!
+//! - [`runtime`] puts the parts together and stops them in order.
+//! - [`watch`] and [`probes`] sense; [`drive`] is the loop *snapshot → decide → act → record*; [`queue`] says whose turn it is.
+//! - [`cli`] is the `libretto` command.
+
+pub mod cli;
+pub mod clock;
+pub mod drive;
+pub mod install;
+pub mod metrics;
+pub mod packages;
+pub mod probes;
+pub mod queue;
+pub mod runtime;
+pub mod secrets;
+pub mod watch;

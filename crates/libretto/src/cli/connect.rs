@@ -1,0 +1,238 @@
+//! Finds the cluster a command is about.
+//!
+//! In this order: --kubeconfig, $KUBECONFIG, a running `libretto up`, ~/.kube/config, the service account of a pod.
+
+use std::{
+    ffi::OsStr,
+    net::ToSocketAddrs as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use libretto_actions::kube::Kube;
+
+use crate::cli::{
+    CliError,
+    config::{Config, default_data_dir},
+};
+
+/// A local listener answers in microseconds; anything longer is no running `libretto up`.
+const ALIVE_TIMEOUT: Duration = Duration::from_millis(300);
+
+const USER_AGENT: &str = concat!("libretto/", env!("CARGO_PKG_VERSION"));
+
+/// Which cluster, and where in it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterArgs {
+    /// Kubeconfig file to use
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig to use
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub context: Option<String>,
+
+    /// `data-dir` of the settings file: where a running `libretto up` may be found.
+    #[arg(skip)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Where in the cluster.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NamespaceArgs {
+    /// Namespace (default: the kubeconfig's)
+    #[arg(short, long, value_name = "NAME", help_heading = "Cluster")]
+    pub namespace: Option<String>,
+}
+
+/// A connection and the namespace that goes with it.
+pub(crate) struct Cluster {
+    pub(crate) kube: Kube,
+    pub(crate) namespace: String,
+}
+
+impl Cluster {
+    pub(crate) async fn connect(
+        args: &ClusterArgs,
+        namespace: Option<&str>,
+    ) -> Result<Self, CliError> {
+        let client = client(args).await?;
+        let namespace =
+            namespace.map_or_else(|| client.default_namespace().to_owned(), str::to_owned);
+        Ok(Self {
+            kube: Kube::new(client),
+            namespace,
+        })
+    }
+}
+
+/// A client of the cluster that the user means.
+pub(crate) async fn client(args: &ClusterArgs) -> Result<kube::Client, CliError> {
+    let config = match kubeconfig(args)? {
+        Some(kubeconfig) => {
+            let options = KubeConfigOptions {
+                context: args.context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| CliError::failed(format!("kubeconfig: {error}")))?
+        }
+        None => kube::Config::incluster().map_err(|_error| {
+            CliError::failed("no cluster to talk to: there is no kubeconfig, and this is not a pod")
+                .hint("`libretto up` starts a cluster on this machine; --kubeconfig names another")
+        })?,
+    };
+    client_of(config)
+}
+
+/// A client with bounded connects; long watches and logs keep kube's own read timeout.
+pub(crate) fn client_of(mut config: kube::Config) -> Result<kube::Client, CliError> {
+    // Longer than any healthy handshake, shorter than a person's patience.
+    config.connect_timeout = Some(Duration::from_secs(10));
+    // Who it was, in audit logs and in the request metrics of the API server.
+    config.headers.push((
+        http::header::USER_AGENT,
+        http::HeaderValue::from_static(USER_AGENT),
+    ));
+    kube::Client::try_from(config).map_err(|error| CliError::failed(format!("kubeconfig: {error}")))
+}
+
+fn kubeconfig(args: &ClusterArgs) -> Result<Option<Kubeconfig>, CliError> {
+    if let Some(path) = &args.kubeconfig {
+        return read(path).map(Some);
+    }
+    if let Some(value) = std::env::var_os("KUBECONFIG")
+        && let Some(kubeconfig) = merged(&value)?
+    {
+        return Ok(Some(kubeconfig));
+    }
+    let data_dir = std::env::var_os("LIBRETTO_DATA_DIR")
+        .map(PathBuf::from)
+        .or_else(|| args.data_dir.clone())
+        .unwrap_or_else(default_data_dir);
+    let local = data_dir.join("kubeconfig");
+    if local.is_file() {
+        let kubeconfig = read(&local)?;
+        if alive(&kubeconfig) {
+            return Ok(Some(kubeconfig));
+        }
+    }
+    let Some(home) = std::env::home_dir() else {
+        return Ok(None);
+    };
+    let default = home.join(".kube/config");
+    if default.is_file() {
+        return read(&default).map(Some);
+    }
+    Ok(None)
+}
+
+/// Whether a command without flags, in a fresh shell, finds the cluster that is kept in `data_dir`.
+pub(crate) fn found_without_help(data_dir: &Path) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    // What this shell has set, the next one need not have.
+    if set("KUBECONFIG") || set("LIBRETTO_DATA_DIR") || set("LIBRETTO_CONFIG") {
+        return false;
+    }
+    let looked_at = match Config::load(None) {
+        Ok(config) => config.data_dir.unwrap_or_else(default_data_dir),
+        Err(_error) => return false,
+    };
+    // A relative folder is another one elsewhere.
+    looked_at.is_absolute() && looked_at == data_dir
+}
+
+/// The files of $KUBECONFIG as one; those that do not exist are skipped, as kubectl does. Nothing when it names none.
+fn merged(value: &OsStr) -> Result<Option<Kubeconfig>, CliError> {
+    let named: Vec<PathBuf> = std::env::split_paths(value)
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let mut whole: Option<Kubeconfig> = None;
+    for path in named.iter().filter(|path| path.exists()) {
+        let next = read(path)?;
+        whole = Some(match whole {
+            None => next,
+            Some(before) => before.merge(next).map_err(|error| {
+                CliError::failed(format!("kubeconfig {}: {error}", path.display()))
+            })?,
+        });
+    }
+    if whole.is_none() {
+        let files = value.to_string_lossy();
+        let message = if named.len() == 1 {
+            format!("the file of $KUBECONFIG does not exist: {files}")
+        } else {
+            format!("none of the files of $KUBECONFIG exists: {files}")
+        };
+        return Err(CliError::failed(message)
+            .hint("`unset KUBECONFIG` to use a running `libretto up` or ~/.kube/config"));
+    }
+    Ok(whole)
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, CliError> {
+    Kubeconfig::read_from(path)
+        .map_err(|error| CliError::failed(format!("kubeconfig {}: {error}", path.display())))
+}
+
+/// Somebody listens where the kubeconfig points.
+fn alive(kubeconfig: &Kubeconfig) -> bool {
+    kubeconfig
+        .clusters
+        .iter()
+        .filter_map(|named| named.cluster.as_ref()?.server.as_deref())
+        .filter_map(|server| server.parse::<http::Uri>().ok())
+        .filter_map(|uri| {
+            (uri.host()?, uri.port_u16().unwrap_or(443))
+                .to_socket_addrs()
+                .ok()
+        })
+        .flatten()
+        .any(|address| std::net::TcpStream::connect_timeout(&address, ALIVE_TIMEOUT).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn missing_files_of_kubeconfig_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, other, missing) = (
+            folder.path().join("a"),
+            folder.path().join("b"),
+            folder.path().join("c"),
+        );
+        let text = |name: &str| format!("apiVersion: v1\nkind: Config\ncurrent-context: {name}\n");
+        std::fs::write(&there, text("first")).unwrap();
+        std::fs::write(&other, text("second")).unwrap();
+        let of = |paths: &[&PathBuf]| merged(&std::env::join_paths(paths).unwrap());
+        let whole = of(&[&missing, &there, &other]).unwrap().unwrap();
+        assert_eq!(whole.current_context.as_deref(), Some("first"));
+        let error = of(&[&missing, &missing]).unwrap_err().to_string();
+        assert!(error.starts_with("none of the files"), "{error}");
+        let error = of(&[&missing]).unwrap_err().to_string();
+        assert!(error.contains("does not exist"), "{error}");
+        assert!(merged(OsStr::new("")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stopped_cluster_is_not_alive() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: libretto\n  cluster:\n    server: https://127.0.0.1:{port}\n"
+        );
+        let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
+        assert!(alive(&kubeconfig));
+        drop(listener);
+        assert!(!alive(&kubeconfig));
+    }
+}

@@ -1,0 +1,265 @@
+//! `libretto package`: checks, tests and inspects operator packages. Needs no cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+use kube::{core::GroupVersionKind, discovery::ApiResource};
+use libretto_api::object::Gvk;
+use libretto_engine::{
+    Compiled,
+    scenario::{self, Moment, Report},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{
+        CliError,
+        print::{Document, Printer, headings, table},
+    },
+    packages,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum PackageCommand {
+    /// List the packages that come with libretto
+    List,
+    /// Check a package; prints every mistake with file, line and what to do
+    Lint(PlaceArgs),
+    /// Run a package's scenarios (tests.yaml)
+    Test(TestArgs),
+    /// Print a package's CustomResourceDefinition
+    Crd(PlaceArgs),
+    /// Print the ClusterRole that running a package needs
+    Rbac(PlaceArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// Folder with a package.yaml, or the name of a bundled package
+    #[arg(default_value = ".")]
+    pub package: String,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Folder with a package.yaml, or the name of a bundled package
+    #[arg(default_value = ".")]
+    pub package: String,
+
+    /// Only scenarios whose name contains this
+    pub filter: Option<String>,
+
+    /// Print each effect of each scenario
+    #[arg(long)]
+    pub trace: bool,
+}
+
+pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), CliError> {
+    match command {
+        PackageCommand::List => list(out),
+        PackageCommand::Lint(args) => {
+            let package = compile(&args.package)?;
+            let kind = &package.gvk().kind;
+            out.line(&format!(
+                "{} {} is fine ({kind})",
+                package.name(),
+                package.version()
+            ))
+        }
+        PackageCommand::Test(args) => test(&args, out),
+        PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
+        PackageCommand::Rbac(args) => {
+            let package = compile(&args.package)?;
+            out.document(&cluster_role(&package), Document::Yaml)
+        }
+    }
+}
+
+fn compile(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
+    let mut loaded =
+        packages::load(&[place.to_owned()]).map_err(|error| CliError::failed(error.to_string()))?;
+    Ok(loaded.remove(0))
+}
+
+fn list(out: &mut Printer) -> Result<(), CliError> {
+    let loaded = packages::load(&[]).map_err(|error| CliError::failed(error.to_string()))?;
+    let rows: Vec<Vec<String>> = loaded
+        .iter()
+        .map(|package| {
+            vec![
+                package.name().to_owned(),
+                package.version().to_owned(),
+                package.gvk().to_string(),
+            ]
+        })
+        .collect();
+    out.text(&table(&headings(&["NAME", "VERSION", "KIND"]), &rows))
+}
+
+fn test(args: &TestArgs, out: &mut Printer) -> Result<(), CliError> {
+    let files =
+        packages::files(&args.package).map_err(|error| CliError::failed(error.to_string()))?;
+    let mut started = Instant::now();
+    let mut printed = Ok(());
+    let reports = scenario::run_watched(&files, args.filter.as_deref(), &mut |moment| {
+        match moment {
+            Moment::Begins(name) => {
+                started = Instant::now();
+                under_way(Some(name));
+            }
+            Moment::Ended(report) => {
+                under_way(None);
+                // Once nobody reads any more, the rest is not printed either; it cannot be called off from here.
+                if printed.is_ok() {
+                    printed = tell(report, started.elapsed(), args.trace, out);
+                }
+            }
+        }
+    })
+    .map_err(|diagnostics| {
+        CliError::failed(format!(
+            "package {} cannot be tested:\n{}",
+            args.package,
+            libretto_engine::render(&diagnostics).trim_end()
+        ))
+    })?;
+    printed?;
+    if reports.is_empty() {
+        return Err(match &args.filter {
+            Some(filter) => CliError::failed(format!("no scenario's name contains {filter:?}")),
+            None => CliError::failed(format!("package {} has no scenarios", args.package))
+                .hint("write them in tests.yaml beside package.yaml"),
+        });
+    }
+    let failed = reports
+        .iter()
+        .filter(|report| !report.failures.is_empty())
+        .count();
+    out.line(&format!(
+        "{} passed, {failed} failed",
+        reports.len() - failed
+    ))?;
+    if failed > 0 {
+        return Err(CliError::failed(format!(
+            "{failed} of {} scenarios failed",
+            reports.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Shows a person at a terminal which scenario runs, on a line that its end replaces.
+fn under_way(scenario: Option<&str>) {
+    let mut screen = std::io::stderr();
+    if !screen.is_terminal() {
+        return;
+    }
+    // A display that cannot be shown must not stop what it shows.
+    let _ = match scenario {
+        Some(name) => write!(screen, "\r\u{1b}[2K...  {name}"),
+        None => write!(screen, "\r\u{1b}[2K"),
+    };
+    let _ = screen.flush();
+}
+
+fn tell(report: &Report, took: Duration, trace: bool, out: &mut Printer) -> Result<(), CliError> {
+    let passed = report.failures.is_empty();
+    let word = if passed { "ok  " } else { "FAIL" };
+    out.line(&format!(
+        "{word} {} ({:.1}s)",
+        report.name,
+        took.as_secs_f64()
+    ))?;
+    for failure in &report.failures {
+        out.line(&format!("     {}", failure.replace('\n', "\n     ")))?;
+    }
+    if trace || !passed {
+        for effect in &report.trace {
+            out.line(&format!("     | {effect}"))?;
+        }
+    }
+    out.flush()
+}
+
+/// What the runtime does in the name of a package: watch what it senses, write what it applies, its own Kind's status, its inventory,
+/// events, and read the Secrets its handles name.
+fn cluster_role(package: &Compiled) -> Value {
+    let mut verbs: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
+    let mut allow = |gvk: &Gvk, suffix: &str, words: &[&'static str]| {
+        let resource = format!("{}{suffix}", plural(gvk, package.crd()));
+        verbs
+            .entry((gvk.group.clone(), resource))
+            .or_default()
+            .extend(words);
+    };
+    for watch in package.watches() {
+        allow(&watch.gvk, "", &["get", "list", "watch"]);
+    }
+    for gvk in package.written() {
+        allow(gvk, "", &["get", "create", "patch", "delete"]);
+    }
+    allow(package.gvk(), "/status", &["get", "patch"]);
+    // Owner references with blockOwnerDeletion need it where the admission plugin is on.
+    allow(package.gvk(), "/finalizers", &["update"]);
+    allow(
+        &Gvk::new("", "v1", "ConfigMap"),
+        "",
+        &["get", "create", "patch"],
+    );
+    allow(&Gvk::new("", "v1", "Secret"), "", &["get"]);
+    allow(
+        &Gvk::new("events.k8s.io", "v1", "Event"),
+        "",
+        &["create", "patch"],
+    );
+    let rules: Vec<Value> = verbs
+        .into_iter()
+        .map(|((group, resource), verbs)| {
+            json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
+        })
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": format!("libretto-{}", package.name())},
+        "rules": rules,
+    })
+}
+
+fn plural(gvk: &Gvk, crd: &Value) -> String {
+    if crd["spec"]["group"] == gvk.group.as_str()
+        && crd["spec"]["names"]["kind"] == gvk.kind.as_str()
+        && let Some(plural) = crd["spec"]["names"]["plural"].as_str()
+    {
+        return plural.to_owned();
+    }
+    ApiResource::from_gvk(&GroupVersionKind::gvk(&gvk.group, &gvk.version, &gvk.kind)).plural
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plurals_come_from_the_definition_or_from_convention() {
+        let crd = json!({"spec": {"group": "redis.kun", "names": {"kind": "RedisCluster", "plural": "rclusters"}}});
+        for (gvk, expected) in [
+            (
+                Gvk::new("redis.kun", "v1beta1", "RedisCluster"),
+                "rclusters",
+            ),
+            (Gvk::new("apps", "v1", "StatefulSet"), "statefulsets"),
+            (Gvk::new("networking.k8s.io", "v1", "Ingress"), "ingresses"),
+            (
+                Gvk::new("networking.k8s.io", "v1", "NetworkPolicy"),
+                "networkpolicies",
+            ),
+        ] {
+            assert_eq!(plural(&gvk, &crd), expected);
+        }
+    }
+}

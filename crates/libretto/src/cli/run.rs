@@ -1,0 +1,193 @@
+//! `libretto run`: the operators at work in any cluster, until a signal ends them.
+
+use std::net::{SocketAddr, TcpListener};
+
+use clap::Args;
+use libretto_mirror::ScopeMode;
+
+use crate::{
+    cli::{
+        CliError,
+        config::Config,
+        connect::{self, ClusterArgs},
+    },
+    packages,
+    runtime::{Options, Runtime},
+};
+
+/// Metrics and health, for this machine only unless asked otherwise.
+const DEFAULT_METRICS: &str = "127.0.0.1:8383";
+
+const EXAMPLES: &str = "\
+Examples:
+  libretto run                                  all bundled packages, cluster-wide
+  libretto run --package redis --namespace test one package, for one namespace's own instances
+  libretto run --package ./my-operator          a package of your own
+
+Without --namespace it takes the instances that ask for a cluster-wide operator; with it those of the
+namespace that do not. Both may run side by side.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// Package to run: a bundled name or a folder; repeatable (default: all bundled ones)
+    #[arg(
+        long = "package",
+        value_name = "NAME|DIR",
+        env = "LIBRETTO_PACKAGES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub packages: Vec<String>,
+
+    /// Work for one namespace only
+    #[arg(
+        short,
+        long,
+        value_name = "NAME",
+        env = "LIBRETTO_NAMESPACE",
+        hide_env_values = true
+    )]
+    pub namespace: Option<String>,
+
+    /// Where to serve /metrics, /healthz and /readyz; empty for nowhere [default: 127.0.0.1:8383]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "LIBRETTO_METRICS_ADDR",
+        hide_env_values = true
+    )]
+    pub metrics_addr: Option<String>,
+
+    /// Do not install the packages' CustomResourceDefinitions
+    #[arg(long)]
+    pub no_install: bool,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
+    let places = if args.packages.is_empty() {
+        config.packages
+    } else {
+        args.packages
+    };
+    let packages = packages::load(&places).map_err(|error| CliError::failed(error.to_string()))?;
+    let metrics = args
+        .metrics_addr
+        .or(config.metrics_addr)
+        .unwrap_or_else(|| DEFAULT_METRICS.to_owned());
+    let listener = listen(&metrics)?;
+    let client = connect::client(&args.cluster).await?;
+    let options = Options {
+        packages,
+        scope: if args.namespace.is_some() {
+            ScopeMode::Namespace
+        } else {
+            ScopeMode::Cluster
+        },
+        namespace: args.namespace,
+        install: !args.no_install,
+    };
+    let starting = Runtime::start(client, options);
+    let runtime = tokio::select! {
+        runtime = starting => runtime.map_err(|error| CliError::failed(error.to_string()))?,
+        () = stop_signal() => return Err(CliError::Interrupted),
+    };
+    if let Some(listener) = listener {
+        serve_metrics(listener, &runtime);
+    }
+    stop_signal().await;
+    tracing::info!("stopping: effects under way are finished");
+    runtime.stop().await;
+    Ok(())
+}
+
+/// Answers on `listener` for as long as the process lives.
+pub(crate) fn serve_metrics(listener: tokio::net::TcpListener, runtime: &Runtime) {
+    let vitals = runtime.vitals().clone();
+    tokio::spawn(async move {
+        // The process ends with the runtime; the listener has nothing to finish.
+        if let Err(error) = libretto_server::serve(listener, vitals, std::future::pending()).await {
+            tracing::error!(%error, "metrics listener ended");
+        }
+    });
+}
+
+/// What `--metrics-addr` says: nothing when empty, every address for `:PORT`.
+pub(crate) fn metrics_address(address: &str) -> Result<Option<SocketAddr>, CliError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    address
+        .strip_prefix(':')
+        .map_or_else(|| address.to_owned(), |port| format!("0.0.0.0:{port}"))
+        .parse()
+        .map(Some)
+        .map_err(|_error| {
+            CliError::usage(format!(
+                "--metrics-addr {address:?}: write ADDRESS:PORT, such as {DEFAULT_METRICS}"
+            ))
+        })
+}
+
+pub(crate) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("listen on {address} for metrics: {error}"))
+        .hint("--metrics-addr chooses another address; an empty one switches metrics off")
+}
+
+/// A listener bound elsewhere, for this runtime.
+pub(crate) fn in_runtime(listener: TcpListener) -> Result<tokio::net::TcpListener, CliError> {
+    listener.set_nonblocking(true)?;
+    Ok(tokio::net::TcpListener::from_std(listener)?)
+}
+
+fn listen(address: &str) -> Result<Option<tokio::net::TcpListener>, CliError> {
+    let Some(address) = metrics_address(address)? else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
+    in_runtime(listener).map(Some)
+}
+
+/// Ctrl-C, or SIGTERM as Kubernetes and init systems send it.
+pub(crate) async fn stop_signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM cannot be caught; it will end the process at once");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn metrics_addresses() {
+        for (written, meant) in [
+            ("", Some(None)),
+            (":8383", Some(Some("0.0.0.0:8383"))),
+            ("127.0.0.1:0", Some(Some("127.0.0.1:0"))),
+            ("[::1]:1", Some(Some("[::1]:1"))),
+            ("8383", None),
+            ("localhost:8383", None),
+        ] {
+            let found = metrics_address(written).ok();
+            let meant = meant.map(|address| address.map(|text| text.parse().unwrap()));
+            assert_eq!(found, meant, "{written:?}");
+        }
+    }
+}

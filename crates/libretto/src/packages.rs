@@ -1,0 +1,164 @@
+//! Where packages come from: those built into the binary, and folders given by the user.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use include_dir::{Dir, include_dir};
+use libretto_engine::{Compiled, Diagnostic};
+
+/// The operators that come with Libretto.
+static BUNDLED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../packages");
+
+/// A package could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    #[error("no package named {name:?} comes with libretto; there are: {known}")]
+    Unknown { name: String, known: String },
+    #[error("{path} is not a package: it has no package.yaml")]
+    NotAPackage { path: String },
+    #[error("read {path}: {source}")]
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("package {path} has {} mistake{}:\n{}", diagnostics.len(), if diagnostics.len() == 1 { "" } else { "s" }, libretto_engine::render(diagnostics).trim_end())]
+    Mistakes {
+        path: String,
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// Names of the bundled packages, sorted.
+pub fn bundled_names() -> Vec<String> {
+    let mut names: Vec<String> = BUNDLED
+        .dirs()
+        .filter(|dir| dir.get_file(dir.path().join("package.yaml")).is_some())
+        .filter_map(|dir| dir.path().file_name()?.to_str().map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Files of a bundled package by path relative to its package.yaml.
+pub fn bundled_files(name: &str) -> Option<BTreeMap<String, String>> {
+    let dir = BUNDLED.get_dir(name)?;
+    let mut files = BTreeMap::new();
+    collect(dir, dir.path(), &mut files);
+    files.contains_key("package.yaml").then_some(files)
+}
+
+fn collect(dir: &Dir<'static>, root: &Path, files: &mut BTreeMap<String, String>) {
+    for file in dir.files() {
+        let path = file
+            .path()
+            .strip_prefix(root)
+            .unwrap_or_else(|_| file.path());
+        if let Some(text) = file.contents_utf8() {
+            files.insert(path.to_string_lossy().into_owned(), text.to_owned());
+        }
+    }
+    for dir in dir.dirs() {
+        collect(dir, root, files);
+    }
+}
+
+/// Files of the package that `place` names: a folder with a package.yaml, or a bundled package.
+pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
+    let path = Path::new(place);
+    if path.join("package.yaml").is_file() {
+        let mut files = BTreeMap::new();
+        read(path, path, &mut files)?;
+        return Ok(files);
+    }
+    // A folder that only happens to have the name of a bundled package (its data, a checkout) does not hide it.
+    if let Some(files) = bundled_files(place) {
+        return Ok(files);
+    }
+    if path.is_dir() {
+        return Err(PackageError::NotAPackage {
+            path: place.to_owned(),
+        });
+    }
+    Err(PackageError::Unknown {
+        name: place.to_owned(),
+        known: bundled_names().join(", "),
+    })
+}
+
+/// Reads the text files below `dir`; other files (charts, archives) are not part of what is compiled.
+fn read(dir: &Path, root: &Path, files: &mut BTreeMap<String, String>) -> Result<(), PackageError> {
+    let failed = |path: &Path, source: std::io::Error| PackageError::Read {
+        path: path.display().to_string(),
+        source,
+    };
+    for entry in std::fs::read_dir(dir).map_err(|error| failed(dir, error))? {
+        let path = entry.map_err(|error| failed(dir, error))?.path();
+        if path.is_dir() {
+            read(&path, root, files)?;
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(|error| failed(&path, error))?;
+        if let Ok(text) = String::from_utf8(bytes) {
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            files.insert(relative.to_string_lossy().into_owned(), text);
+        }
+    }
+    Ok(())
+}
+
+/// Loads the packages at these places; all bundled ones when the list is empty.
+pub fn load(places: &[String]) -> Result<Vec<Arc<Compiled>>, PackageError> {
+    let places = if places.is_empty() {
+        bundled_names()
+    } else {
+        places.to_vec()
+    };
+    places
+        .into_iter()
+        .map(|place| {
+            let files = files(&place)?;
+            libretto_engine::load_files(&files)
+                .map(Arc::new)
+                .map_err(|diagnostics| PackageError::Mistakes {
+                    path: place,
+                    diagnostics,
+                })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_by_relative_path() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("objects")).unwrap();
+        std::fs::write(folder.path().join("package.yaml"), "kind: Package\n").unwrap();
+        std::fs::write(folder.path().join("objects/a.yaml"), "a: 1\n").unwrap();
+        std::fs::write(folder.path().join("icon.png"), [0xff, 0xfe]).unwrap();
+        let files = files(folder.path().to_str().unwrap()).unwrap();
+        assert_eq!(
+            files.keys().collect::<Vec<_>>(),
+            ["objects/a.yaml", "package.yaml"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_package_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = files(folder.path().to_str().unwrap()).unwrap_err();
+        assert!(matches!(error, PackageError::NotAPackage { .. }));
+        let error = files("no-such-package").unwrap_err();
+        assert!(error.to_string().contains("comes with libretto"), "{error}");
+    }
+
+    #[test]
+    fn bundled_packages_are_found_by_name() {
+        for name in bundled_names() {
+            assert!(files(&name).unwrap().contains_key("tests.yaml"), "{name}");
+            assert_eq!(load(std::slice::from_ref(&name)).unwrap().len(), 1);
+        }
+    }
+}

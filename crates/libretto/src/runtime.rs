@@ -1,0 +1,187 @@
+//! The engine at work on one cluster: installs packages, watches, probes, drives, and stops in order.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use libretto_actions::{Actions, kube::Kube};
+use libretto_engine::Compiled;
+use libretto_mirror::{Mirror, ScopeMode};
+use libretto_server::Vitals;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    drive::Driver,
+    install::{self, InstallError},
+    metrics::Metrics,
+    secrets::KubeSecrets,
+    watch,
+};
+
+/// Instances worked on at once. Evaluations take a millisecond of CPU each, the rest is waiting for the API server, which serves a
+/// client well up to about this many requests in flight.
+const WORKERS: usize = 16;
+/// How long effects under way may take to end after a stop was asked for; longer than any Redis timeout in use.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to run, and for whom.
+#[derive(Debug)]
+pub struct Options {
+    pub packages: Vec<Arc<Compiled>>,
+    pub scope: ScopeMode,
+    /// Only instances and objects in this namespace.
+    pub namespace: Option<String>,
+    /// Whether to put the packages' CustomResourceDefinitions into the cluster.
+    pub install: bool,
+}
+
+/// The runtime could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error("mirror: {0}")]
+    Mirror(#[from] libretto_mirror::MirrorError),
+}
+
+/// A running engine. Dropping it leaves its tasks running: call [`Runtime::stop`].
+#[derive(Debug)]
+pub struct Runtime {
+    driver: Arc<Driver>,
+    vitals: Vitals,
+    kube: Kube,
+    stop: CancellationToken,
+    workers: JoinSet<()>,
+    senses: JoinSet<()>,
+}
+
+impl Runtime {
+    /// Installs the packages and starts to work.
+    pub async fn start(client: kube::Client, options: Options) -> Result<Self, StartError> {
+        let Options {
+            packages,
+            scope,
+            namespace,
+            install,
+        } = options;
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let observed = Arc::clone(&metrics);
+        let kube = Kube::new(client).observed(Arc::new(move |method, code| {
+            observed.request(method, code);
+        }));
+        if install {
+            for package in &packages {
+                install::install(&kube, package).await?;
+            }
+        }
+        let mut mirror = Mirror::new(scope)?;
+        for package in &packages {
+            mirror.declare(package.schema().clone())?;
+        }
+        let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
+        let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new());
+        let watched = watch::unite(&packages);
+        let driver = Driver::new(packages, mirror, actions, metrics);
+        watch::expect(&driver, &watched);
+        let gauges = Arc::clone(&driver);
+        Metrics::register_queue(
+            &mut registry,
+            move || (gauges.queue.depth(), gauges.queue.running()),
+            WORKERS,
+        );
+        let vitals = Vitals::new(registry);
+        let stop = CancellationToken::new();
+        let mut senses = JoinSet::new();
+        for watch in watched {
+            senses.spawn(watch::watch(
+                Arc::clone(&driver),
+                kube.clone(),
+                watch,
+                namespace.clone(),
+                stop.clone(),
+            ));
+        }
+        senses.spawn(driver.prober.run());
+        senses.spawn(Arc::clone(&driver).take_probes());
+        senses.spawn(become_ready(
+            Arc::clone(&driver),
+            vitals.clone(),
+            stop.clone(),
+        ));
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
+            workers.spawn(Arc::clone(&driver).work());
+        }
+        Ok(Self {
+            driver,
+            vitals,
+            kube,
+            stop,
+            workers,
+            senses,
+        })
+    }
+
+    pub fn driver(&self) -> &Arc<Driver> {
+        &self.driver
+    }
+
+    pub fn kube(&self) -> &Kube {
+        &self.kube
+    }
+
+    /// For the metrics and health listener.
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Ends sensing, lets effects under way end, and returns. Nothing needs to be saved: what must last is in the cluster.
+    pub async fn stop(mut self) {
+        self.vitals.set_ready(false);
+        self.stop.cancel();
+        self.driver.prober.stop();
+        self.driver.queue.close();
+        let workers = async { while self.workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, workers).await.is_err() {
+            tracing::warn!(
+                "effects under way were abandoned; they are looked at again at the next start"
+            );
+        }
+        self.workers.shutdown().await;
+        self.senses.shutdown().await;
+    }
+}
+
+fn sensitive_fields(
+    packages: &[Arc<Compiled>],
+) -> HashMap<(String, String), libretto_mirror::ColumnPath> {
+    packages
+        .iter()
+        .flat_map(|package| {
+            package
+                .fields()
+                .iter()
+                .filter(|field| field.sensitive)
+                .map(|field| {
+                    (
+                        (package.name().to_owned(), field.name.clone()),
+                        field.path.clone(),
+                    )
+                })
+        })
+        .collect()
+}
+
+/// Ready means that every watched Kind is listed. A list that is repeated later does not make the process unready: it works on.
+async fn become_ready(driver: Arc<Driver>, vitals: Vitals, stop: CancellationToken) {
+    while !driver.tables.missing().is_empty() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Only a readiness probe looks at the result, every few seconds.
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    vitals.set_ready(true);
+    tracing::info!("every watched kind is listed; work goes on");
+}
