@@ -1,1 +1,17 @@
+//! Scenarios with real software: a `libretto` process of their own, a real API, real Redis processes in its pods.
 //!
+//! - [`cluster`] starts, kills and restarts the program under test.
+//! - [`pods`] runs commands in pods and kills their processes from outside.
+//! - [`redis`] knows what a healthy RedisCluster must look like, seen from clients.
+//! - [`wait`] waits for conditions; nothing here sleeps for a fixed time.
+
+pub mod cluster;
+pub mod pods;
+pub mod redis;
+pub mod wait;
+
+/// Why a scenario failed, in words.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Result of a step of a scenario.
+pub type Step<T = ()> = Result<T, Failure>;

@@ -1,0 +1,112 @@
+//! Commands in pods, and the processes of pods as the host sees them.
+
+use std::fs;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{AttachParams, ListParams},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::io::AsyncReadExt;
+
+use crate::Step;
+
+/// Runs a command in a pod's first container and returns its standard output; a failing command is an error.
+pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let parameters = AttachParams::default().stdout(true).stderr(true);
+    let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;
+    let (mut out, mut err) = (String::new(), String::new());
+    let mut stdout = process.stdout().ok_or("exec gave no standard output")?;
+    let mut stderr = process.stderr().ok_or("exec gave no standard error")?;
+    let status = process.take_status().ok_or("exec gave no status")?;
+    let (read_out, read_err) = tokio::join!(
+        stdout.read_to_string(&mut out),
+        stderr.read_to_string(&mut err)
+    );
+    read_out?;
+    read_err?;
+    match status.await {
+        Some(status) if status.status.as_deref() == Some("Success") => Ok(out),
+        Some(status) => Err(format!(
+            "{} in pod {pod}: {}: {out}{err}",
+            command.join(" "),
+            status.message.unwrap_or_default()
+        )
+        .into()),
+        None => Err(format!("{} in pod {pod}: no exit status came", command.join(" ")).into()),
+    }
+}
+
+/// Pods with a label, by name.
+pub async fn labelled(client: &Client, namespace: &str, selector: &str) -> Step<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut list = pods
+        .list(&ListParams::default().labels(selector))
+        .await?
+        .items;
+    list.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    Ok(list)
+}
+
+/// Kills a pod's main process from outside, as the kernel's OOM killer would. `root` is the pid of the program under test: other
+/// clusters on this machine use the same pod addresses. `program` is the process's command name.
+pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
+    let address = format!("-- {pod_ip}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Some(pid) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let (Ok(command), Ok(addresses)) = (
+            fs::read_to_string(path.join("comm")),
+            fs::read_to_string(path.join("net/fib_trie")),
+        ) else {
+            continue;
+        };
+        if command.trim() == program
+            && addresses
+                .lines()
+                .any(|line| line.trim_end().ends_with(&address))
+            && descends_from(pid, root)
+        {
+            found.push(pid);
+        }
+    }
+    match found.as_slice() {
+        [pid] => Ok(kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL)?),
+        others => Err(format!(
+            "{} processes named {program} have the address {pod_ip}, expected one",
+            others.len()
+        )
+        .into()),
+    }
+}
+
+fn descends_from(mut pid: u32, root: u32) -> bool {
+    while pid > 1 {
+        if pid == root {
+            return true;
+        }
+        let parent = fs::read_to_string(format!("/proc/{pid}/status"))
+            .ok()
+            .and_then(|text| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+            });
+        match parent {
+            Some(parent) => pid = parent,
+            None => return false,
+        }
+    }
+    false
+}
