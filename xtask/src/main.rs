@@ -36,7 +36,7 @@ enum Command {
     },
     /// Run every check and test: style, unit tests, package tests, and scenarios with real Redis
     Test {
-        /// Stop after the tests that need no embedded cluster
+        /// Leave out the scenarios on the embedded cluster
         #[arg(long)]
         quick: bool,
         /// Only scenarios whose name contains this

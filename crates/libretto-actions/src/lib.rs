@@ -90,7 +90,9 @@ impl Actions {
                     .record(&self.kube, instance, *kind, reason, message)
                     .await
             }
-            Effect::Redis(call) => redis::call(&resolver, call).await.map(|_answer| DONE),
+            Effect::Redis(call) => redis::call(&resolver, call)
+                .await
+                .map(|answer| answer.map_or(Outcome::Skipped, |_answer| DONE)),
             Effect::Inventory { inventory } => {
                 inventory::write(&self.kube, instance, inventory).await
             }
@@ -109,7 +111,9 @@ impl Actions {
     pub async fn probe(&self, instance: &InstanceRef, probe: &Probe) -> Result<Value, Failure> {
         let resolver = Resolver::new(self.secrets.as_ref(), instance);
         match probe {
-            Probe::Redis(call) => redis::call(&resolver, call).await,
+            Probe::Redis(call) => redis::call(&resolver, call)
+                .await
+                .map(Option::unwrap_or_default),
             Probe::Tcp {
                 host,
                 port,

@@ -11,7 +11,11 @@ use serde_json::{Map, Value};
 use crate::{failed, secret::Resolver, tcp::address};
 
 /// Sends the commands; the answer is as [`libretto_api::intent::Probe::Redis`] describes it. An ignored error answers `null`.
-pub(crate) async fn call(resolver: &Resolver<'_>, call: &RedisCall) -> Result<Value, Failure> {
+/// `None` when what a command expects is not what was answered: the commands after it were not sent.
+pub(crate) async fn call(
+    resolver: &Resolver<'_>,
+    call: &RedisCall,
+) -> Result<Option<Value>, Failure> {
     let server = address(&call.host, call.port);
     let mut connection = connect(call, &server).await?;
     if let Some(authenticate) = authenticate(resolver, call).await? {
@@ -31,7 +35,7 @@ pub(crate) async fn call(resolver: &Resolver<'_>, call: &RedisCall) -> Result<Va
                 expected.push(resolver.text(word).await?);
             }
             if !begins(&reply, &expected) {
-                break;
+                return Ok(None);
             }
         }
         if call.commands.len() == 1 {
@@ -40,11 +44,11 @@ pub(crate) async fn call(resolver: &Resolver<'_>, call: &RedisCall) -> Result<Va
             replies.insert(command.name.clone(), reply);
         }
     }
-    Ok(if call.commands.len() == 1 {
+    Ok(Some(if call.commands.len() == 1 {
         single
     } else {
         Value::Object(replies)
-    })
+    }))
 }
 
 async fn connect(

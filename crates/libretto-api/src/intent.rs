@@ -111,6 +111,8 @@ pub enum Outcome {
     Done { object: Option<Value> },
     /// The object was not there (delete): as good as done.
     Absent,
+    /// A guard of the call (`expect`) did not hold: the state has moved on, and nothing was sent after it.
+    Skipped,
     /// It did not work; the row is retried with back-off.
     Failed(Failure),
 }

@@ -39,7 +39,7 @@ use crate::{
     tls::{Identity, IdentityError},
 };
 
-/// What a user of the embedded cluster must know; printed at start.
+/// What a user of the embedded cluster must know; `libretto up --help` prints it.
 pub const DEVIATIONS: &str = "\
 This is a development cluster, not Kubernetes. It differs from one in these ways:
 - No authorisation: whoever holds the token in the kubeconfig, or a service account token, may do everything. Roles are stored only.

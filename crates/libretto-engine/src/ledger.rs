@@ -259,7 +259,20 @@ impl Ledger {
             Outcome::Failed(failure) => self.record_failure(intent, failure, now),
             Outcome::Done { object } => self.record_success(intent, object.as_ref(), now),
             Outcome::Absent => self.record_success(intent, None, now),
+            Outcome::Skipped => self.record_skip(intent, now),
         }
+    }
+
+    /// Nothing was done, so nothing is told and the next try is not put off any longer than the first; the row leaves as soon as
+    /// the mirror has seen what the guard saw.
+    fn record_skip(&mut self, intent: &Intent, now: Millis) {
+        let row = self.row_mut(&intent.rule, &intent.key);
+        row.fingerprint.clone_from(&intent.fingerprint);
+        row.done_at = Some(now);
+        row.attempts = 0;
+        row.retry_at = None;
+        row.failure = None;
+        row.event = None;
     }
 
     fn record_failure(&mut self, intent: &Intent, failure: &Failure, now: Millis) {
@@ -490,6 +503,29 @@ mod tests {
             (row.attempts, row.retry_at, row.done_at),
             (0, None, Some(2_000_000))
         );
+    }
+
+    #[test]
+    fn what_a_guard_held_back_is_neither_told_nor_counted() {
+        let mut ledger = Ledger::default();
+        let call = intent(
+            "k",
+            "f",
+            Effect::Event {
+                kind: EventKind::Normal,
+                reason: "R".into(),
+                message: "m".into(),
+            },
+        );
+        ledger.row_mut("r", "k").event = Some(PendingEvent {
+            kind: EventKind::Normal,
+            reason: "Moved".into(),
+            message: "it was moved".into(),
+        });
+        ledger.record(&call, &Outcome::Skipped, 2_000_000);
+        assert!(ledger.events.is_empty());
+        let row = ledger.row("r", "k").unwrap();
+        assert_eq!((row.runs, row.done_at), (0, Some(2_000_000)));
     }
 
     #[test]

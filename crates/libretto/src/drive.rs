@@ -292,6 +292,9 @@ impl Driver {
             Outcome::Failed(failure) => {
                 tracing::warn!(rule = %intent.rule, key = %intent.key, kind = ?failure.kind, "{}", failure.message);
             }
+            Outcome::Skipped => {
+                tracing::debug!(rule = %intent.rule, key = %intent.key, "skipped: the state has moved on");
+            }
             Outcome::Done { .. } | Outcome::Absent => {
                 tracing::debug!(rule = %intent.rule, key = %intent.key, effect = effect_name(&intent.effect), "done");
             }
@@ -299,7 +302,10 @@ impl Driver {
         if let Err(error) = self.write_through(intent, &outcome) {
             tracing::error!(%error, rule = %intent.rule, "answer not taken into the mirror");
         }
-        if let (Effect::Redis(call), Outcome::Done { .. }) = (&intent.effect, &outcome) {
+        // What was just changed, or was not as the mirror has it, is looked at again at once.
+        if let (Effect::Redis(call), Outcome::Done { .. } | Outcome::Skipped) =
+            (&intent.effect, &outcome)
+        {
             self.prober.hurry(&intent.instance.uid, &call.host);
         }
         outcome
@@ -311,7 +317,7 @@ impl Driver {
         outcome: &Outcome,
     ) -> Result<(), libretto_mirror::MirrorError> {
         let dirty = match (&intent.effect, outcome) {
-            (_, Outcome::Failed(_)) => return Ok(()),
+            (_, Outcome::Failed(_) | Outcome::Skipped) => return Ok(()),
             (
                 _,
                 Outcome::Done {

@@ -161,6 +161,7 @@ impl Metrics {
         let outcome = match outcome {
             Outcome::Done { .. } => Cow::Borrowed("done"),
             Outcome::Absent => Cow::Borrowed("absent"),
+            Outcome::Skipped => Cow::Borrowed("skipped"),
             Outcome::Failed(failure) => Cow::Owned(format!("{:?}", failure.kind).to_lowercase()),
         };
         let labels = vec![

@@ -140,7 +140,9 @@ impl State {
     fn mark(&mut self, instance: InstanceRef, now: Millis) {
         if let Some(&until) = self.held_until.get(&instance) {
             if until > now {
-                return; // Its alarm is set.
+                // Its alarm may have rung for something that was due before the hold ends.
+                self.set_alarm(instance, until);
+                return;
             }
             self.held_until.remove(&instance);
         }
@@ -250,6 +252,15 @@ mod tests {
         queue.hold(instance("a"), Duration::from_millis(20));
         queue.mark(instance("a"));
         assert_eq!(queue.depth(), 0);
+        assert_eq!(queue.next().await.unwrap().name, "a");
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_rings_during_a_hold_is_not_the_last() {
+        let queue = Queue::default();
+        queue.wake_at(instance("a"), clock::now() - 1);
+        queue.hold(instance("a"), Duration::from_millis(20));
+        // It rings at once, is held back, and must come when the hold ends.
         assert_eq!(queue.next().await.unwrap().name, "a");
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
 use libretto_e2e::{
@@ -56,10 +56,13 @@ async fn heal_everything(name: &str, spec: Value, data_survives: bool) -> Step {
     assert_eq!(redis.read("a").await?, "1");
 
     let master = redis.master().await?;
+    let before = redis.redis_pods().await?;
     let started = Instant::now();
     pods.delete(&master.pod, &DeleteParams::default()).await?;
     redis.write("c", "3").await?;
     report(name, "master pod deleted: writable", started);
+    let deleted = before.iter().filter(|pod| pod.name_any() == master.pod);
+    gone(&pods, deleted).await?;
     redis.healthy(3).await?;
     report(name, "master pod deleted: healthy", started);
     assert_eq!(redis.read("b").await?, "2");
@@ -72,6 +75,7 @@ async fn heal_everything(name: &str, spec: Value, data_survives: bool) -> Step {
     report(name, "Sentinel StatefulSet deleted: healthy", started);
     assert_eq!(redis.read("c").await?, "3");
 
+    let before = redis.sentinel_pods().await?;
     let started = Instant::now();
     let sentinels = "app.kubernetes.io/component=sentinel";
     pods.delete_collection(
@@ -79,6 +83,7 @@ async fn heal_everything(name: &str, spec: Value, data_survives: bool) -> Step {
         &ListParams::default().labels(sentinels),
     )
     .await?;
+    gone(&pods, &before).await?;
     redis.healthy(3).await?;
     report(name, "all Sentinel pods deleted: healthy", started);
     assert_eq!(redis.read("c").await?, "3");
@@ -96,6 +101,23 @@ async fn heal_everything(name: &str, spec: Value, data_survives: bool) -> Step {
     }
     redis.write("d", "4").await?;
     assert_eq!(redis.read("d").await?, "4");
+    Ok(())
+}
+
+/// None of these pods exists any more: until then a check could pass on the picture of before.
+async fn gone(pods: &Api<Pod>, before: impl IntoIterator<Item = &Pod>) -> Step {
+    for pod in before {
+        let name = pod.name_any();
+        wait::until(&format!("Pod {name} is gone"), HEALING, || async {
+            match pods.get_opt(&name).await? {
+                Some(now) if now.metadata.uid == pod.metadata.uid => {
+                    Err("it is still there".into())
+                }
+                _ => Ok(()),
+            }
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -14,9 +14,6 @@ use crate::{
     yaml::{self, At, Data, Node},
 };
 
-/// Calls wait this long unless told otherwise.
-const CALL_TIMEOUT_MS: i64 = 2_000;
-
 #[derive(Default)]
 pub(super) struct Executed {
     pub(super) rules: Vec<Rule>,
@@ -458,9 +455,7 @@ fn call(
 ) -> Option<Action> {
     let with_place = format!("{place}: with");
     match call {
-        "redis" => {
-            sense::redis(check, with, &with_place, names, CALL_TIMEOUT_MS).map(Action::Redis)
-        }
+        "redis" => sense::redis(check, with, &with_place, names, None).map(Action::Redis),
         "kube.delete" => {
             check.only(with, &with_place, &["kind", "name", "uid"]);
             let kind = check.required_text(with, &with_place, "kind");

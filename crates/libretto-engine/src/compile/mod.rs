@@ -239,6 +239,21 @@ impl Compiled {
         &self.written
     }
 
+    /// Kinds that `call: kube.delete` deletes.
+    pub fn deleted(&self) -> impl Iterator<Item = &Gvk> {
+        self.rules.iter().filter_map(|rule| match &rule.action {
+            Action::Delete { kind, .. } => Some(kind),
+            _ => None,
+        })
+    }
+
+    /// Whether instances get a finalizer: some object is not deleted with them by garbage collection (`own: false`).
+    pub fn holds_instances(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| matches!(rule.action, Action::Apply { own: false, .. }))
+    }
+
     /// Names of its rules, in order.
     pub fn rule_names(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.name.as_str())

@@ -328,7 +328,7 @@ pub(super) fn probes(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> V
         let with_place = format!("{place}.with");
         let ask = match probe.text() {
             Some("redis") => {
-                let template = redis(check, with, &with_place, &names, timeout_ms);
+                let template = redis(check, with, &with_place, &names, Some(timeout_ms));
                 if template.as_ref().is_some_and(|template| {
                     template
                         .commands
@@ -389,13 +389,13 @@ pub(super) fn required(
     }
 }
 
-/// `with:` of a Redis probe or call.
+/// `with:` of a Redis probe (whose timeout stands beside `every`) or call.
 pub(super) fn redis(
     check: &mut Check<'_>,
     with: &Node,
     place: &str,
     names: &Names,
-    timeout_ms: i64,
+    probe_timeout_ms: Option<i64>,
 ) -> Option<RedisTemplate> {
     check.only(
         with,
@@ -404,11 +404,19 @@ pub(super) fn redis(
             "host", "port", "username", "password", "timeout", "command", "commands",
         ],
     );
-    let timeout_ms = match with.get("timeout") {
-        Some(node) => check
+    let timeout_ms = match (with.get("timeout"), probe_timeout_ms) {
+        (Some(node), Some(known)) => {
+            check.wrong_hint(
+                node.at,
+                format!("{place}: a probe's timeout is not one of its `with`"),
+                "write `timeout` beside `every`",
+            );
+            known
+        }
+        (Some(node), None) => check
             .duration(node, &format!("{place}.timeout"), 1)
             .unwrap_or(TIMEOUT_MS),
-        None => timeout_ms,
+        (None, known) => known.unwrap_or(TIMEOUT_MS),
     };
     let host = required(check, with, place, "host", names);
     let mut optional = |key: &str| with.get(key).map(|node| check.tree(node, names));

@@ -10,7 +10,10 @@ pub(crate) mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use libretto_api::{
@@ -211,7 +214,7 @@ impl Parser<'_> {
                     Some("redis" | "redis-sentinel" | "kubernetes")
                 )
             {
-                self.wrong(model.at, "there is no such model: redis, kubernetes");
+                self.wrong(model.at, "there is no such model; there are: redis, redis-sentinel, kubernetes (all of them are always there)");
             }
             if let Some(metadata) = given.get("metadata") {
                 merge(&mut instance["metadata"], &metadata.to_json());
@@ -426,33 +429,58 @@ impl Scenario {
                 format!("with events in another order ({shuffle})"),
             ));
         }
-        let mut failures = Vec::new();
         let expected = end_of(calm);
-        for (disturbance, name) in disturbances {
-            match self.play(package, disturbance, false) {
-                Ok((found, sim)) => {
-                    failures.extend(
-                        found
-                            .into_iter()
-                            .map(|failure| format!("{name}: {failure}")),
-                    );
-                    let end = end_of(&sim);
-                    if end != expected {
-                        let missing: Vec<&String> = expected.difference(&end).collect();
-                        let more: Vec<&String> = end.difference(&expected).collect();
-                        failures.push(format!(
-                            "{name}: other objects in the end: missing {missing:?}, more {more:?}"
-                        ));
+        // Runs share nothing but the package; each worker takes the next one.
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(BTreeMap::new());
+        std::thread::scope(|scope| {
+            for _ in 0..workers.min(disturbances.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((disturbance, name)) = disturbances.get(number) else {
+                            break;
+                        };
+                        let failures = self.disturbed(package, *disturbance, &expected);
+                        if !failures.is_empty() {
+                            // One that fails is enough to look at; those before it are still finished, so that it is always the same one.
+                            next.fetch_max(disturbances.len(), Ordering::Relaxed);
+                            let failures: Vec<String> = failures
+                                .iter()
+                                .map(|failure| format!("{name}: {failure}"))
+                                .collect();
+                            lock(&found).insert(number, failures);
+                        }
                     }
+                });
+            }
+        });
+        let first = lock(&found).pop_first();
+        first.map_or_else(Vec::new, |(_number, failures)| failures)
+    }
+
+    /// What was not as expected in one disturbed run.
+    fn disturbed(
+        &self,
+        package: &Arc<Compiled>,
+        disturbance: Disturbance,
+        expected: &BTreeSet<String>,
+    ) -> Vec<String> {
+        match self.play(package, disturbance, false) {
+            Ok((mut failures, sim)) => {
+                let end = end_of(&sim);
+                if end != *expected {
+                    let missing: Vec<&String> = expected.difference(&end).collect();
+                    let more: Vec<&String> = end.difference(expected).collect();
+                    failures.push(format!(
+                        "other objects in the end: missing {missing:?}, more {more:?}"
+                    ));
                 }
-                Err(error) => failures.push(format!("{name}: {error}")),
+                failures
             }
-            // One disturbance that fails is enough to look at.
-            if !failures.is_empty() {
-                return failures;
-            }
+            Err(error) => vec![error],
         }
-        failures
     }
 
     /// Plays every step. When disturbed, how often and in which order things were done may differ; how it ends may not.
@@ -550,6 +578,11 @@ impl Scenario {
             trace: Vec::new(),
         }
     }
+}
+
+/// A panic in one run is passed on by the scope; what others found is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// After settling: a new process must find nothing to do but ask its probes.

@@ -623,7 +623,7 @@ impl Model {
         call: &RedisCall,
         now: Millis,
         resolve: &dyn Fn(&str) -> Result<String, String>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Option<Value>, Failure> {
         let place = format!("{}:{}", call.host, call.port);
         let unreachable = || Failure {
             kind: FailureKind::Unreachable,
@@ -691,7 +691,7 @@ impl Model {
             match reply {
                 Ok(reply) => {
                     if !command.expect.is_empty() && !begins(&reply, &command.expect) {
-                        break;
+                        return Ok(None);
                     }
                     last = reply.clone();
                     replies.insert(command.name.clone(), reply);
@@ -715,11 +715,11 @@ impl Model {
                 }
             }
         }
-        Ok(if call.commands.len() == 1 {
+        Ok(Some(if call.commands.len() == 1 {
             last
         } else {
             Value::Object(replies)
-        })
+        }))
     }
 
     fn node_command(&mut self, uid: &str, words: &[&str], now: Millis) -> Result<Value, String> {

@@ -309,7 +309,10 @@ impl Sim {
 
     fn ask(&mut self, probe: &Probe) -> Result<Value, String> {
         match probe {
-            Probe::Redis(call) => self.redis(call).map_err(|failure| failure.message),
+            Probe::Redis(call) => self
+                .redis(call)
+                .map(Option::unwrap_or_default)
+                .map_err(|failure| failure.message),
             Probe::Tcp { host, port, .. } => self
                 .reachable(host)
                 .then(|| json!({"open": true}))
@@ -348,7 +351,7 @@ impl Sim {
         })
     }
 
-    fn redis(&mut self, call: &RedisCall) -> Result<Value, Failure> {
+    fn redis(&mut self, call: &RedisCall) -> Result<Option<Value>, Failure> {
         let now = self.world.now;
         let (world, instance, package) = (
             &self.world,
@@ -538,7 +541,10 @@ impl Sim {
                 Ok(self.world.objects.get(&instance).cloned())
             }
             Effect::Event { .. } => Ok(None),
-            Effect::Redis(call) => self.redis(call).map(|_| None),
+            Effect::Redis(call) => match self.redis(call) {
+                Ok(None) => return Outcome::Skipped,
+                answer => answer.map(|_| None),
+            },
             Effect::Inventory { inventory } => {
                 let reference = inventory_reference(&intent.instance);
                 let former = self.world.objects.get(&reference).cloned();

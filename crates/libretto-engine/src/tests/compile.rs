@@ -198,6 +198,10 @@ fn mistakes_are_told_with_place_and_hint() {
             "execute:\n  - {name: a, own: false, call: event, with: {reason: R, message: m}}\n",
             "package.yaml:15:17: rule a: `own` has no meaning with `call`\n",
         ),
+        (
+            "sense:\n  p: {probe: redis, for: SELECT 'k' AS key, with: {host: h, command: [PING], timeout: 1s}, cols: {a: b}}\n",
+            "package.yaml:15:89: sense.p.with: a probe's timeout is not one of its `with`\n  hint: write `timeout` beside `every`\n",
+        ),
         // objects
         (
             "execute:\n  - {name: a, apply: objects/*.yaml}\n",

@@ -185,8 +185,8 @@ fn tell(report: &Report, took: Duration, trace: bool, out: &mut Printer) -> Resu
     out.flush()
 }
 
-/// What the runtime does in the name of a package: watch what it senses, write what it applies, its own Kind's status, its inventory,
-/// events, and read the Secrets its handles name.
+/// What the runtime does in the name of a package: watch what it senses, write what it applies, delete what its calls delete, its own
+/// Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets its handles name.
 fn cluster_role(package: &Compiled) -> Value {
     let mut verbs: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
     let mut allow = |gvk: &Gvk, suffix: &str, words: &[&'static str]| {
@@ -201,6 +201,12 @@ fn cluster_role(package: &Compiled) -> Value {
     }
     for gvk in package.written() {
         allow(gvk, "", &["get", "create", "patch", "delete"]);
+    }
+    for gvk in package.deleted() {
+        allow(gvk, "", &["get", "delete"]);
+    }
+    if package.holds_instances() {
+        allow(package.gvk(), "", &["patch"]);
     }
     allow(package.gvk(), "/status", &["get", "patch"]);
     // Owner references with blockOwnerDeletion need it where the admission plugin is on.

@@ -32,7 +32,7 @@ const COMMON: &str = "k8s";
 const EXAMPLES: &str = "\
 Examples:
   libretto query \"SELECT name, phase, node FROM pods WHERE NOT ready\"
-  libretto query \"SELECT p.name, s.name FROM pods p JOIN statefulsets s USING (owner)\" -A
+  libretto query \"SELECT component, count(*) AS pods FROM redis__pods GROUP BY component\"
   libretto query \"SELECT name, size FROM redis__cr\"    instances of package redis
   libretto query --tables                              which tables and columns there are
 

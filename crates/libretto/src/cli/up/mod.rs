@@ -33,7 +33,7 @@ State and the kubeconfig are kept in --data-dir ($XDG_DATA_HOME/libretto, by def
 differs from Kubernetes.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", libretto_devcluster::DEVIATIONS.trim_end()))]
 pub struct UpArgs {
     /// Do not create the demo RedisCluster
     #[arg(long, env = "LIBRETTO_NO_DEMO", hide_env_values = true, value_parser = BoolishValueParser::new())]

@@ -128,7 +128,7 @@ pub(crate) async fn work(
     };
     stage.end(CLUSTER, &local.server);
     let outcome = inside(&settings, &local, packages, metrics, &mut stage).await;
-    if !matches!(outcome, Err(CliError::Failed { .. })) && !settings.once {
+    if !settings.once {
         say("stopping the cluster … (Ctrl-C again stops at once)");
     }
     local.stop().await;
@@ -197,9 +197,21 @@ async fn inside(
         // Before the demo is healthy a stop is an interruption, after it the usual end.
         () = stop_signal() => Err(CliError::Interrupted),
     };
-    if let (Ok(()), false) = (&outcome, settings.once) {
-        tell(settings, local);
-        stop_signal().await;
+    if !settings.once {
+        match &outcome {
+            Ok(()) => {
+                tell(settings, local);
+                stop_signal().await;
+            }
+            // The cluster stays, so that one can see why.
+            Err(error @ CliError::Failed { .. }) => {
+                say("");
+                say(&error.to_string());
+                tell(settings, local);
+                stop_signal().await;
+            }
+            Err(_) => {}
+        }
     }
     runtime.stop().await;
     outcome
@@ -287,7 +299,7 @@ async fn wait_until_healthy(
                     blocker(&sight)
                 }
             ))
-            .hint("without --once the cluster stays up for `libretto describe rediscluster test` and `libretto events --warnings`"));
+            .hint("`libretto describe rediscluster test` and `libretto events --warnings` say more (with --once: start again without it)"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
