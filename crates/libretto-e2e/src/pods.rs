@@ -1,6 +1,6 @@
 //! Commands in pods, and the processes of pods as the host sees them.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -15,8 +15,27 @@ use tokio::io::AsyncReadExt;
 
 use crate::Step;
 
+/// What common Redis clients wait for an answer, and long enough for a loaded machine to start a process in a pod.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// Runs a command in a pod's first container and returns its standard output; a failing command is an error.
+///
+/// A command may wait for ever for the answer of a server that vanished with its network; clients give up by themselves, so this
+/// does too.
 pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
+    let running = run(client, namespace, pod, command);
+    tokio::time::timeout(ANSWER, running)
+        .await
+        .map_err(|_elapsed| {
+            format!(
+                "{} in pod {pod}: no answer in {} s",
+                command.join(" "),
+                ANSWER.as_secs()
+            )
+        })?
+}
+
+async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let parameters = AttachParams::default().stdout(true).stderr(true);
     let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;
