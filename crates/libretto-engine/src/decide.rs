@@ -125,7 +125,7 @@ impl Decision<'_> {
             !rows.is_empty()
         });
         for rule in rules {
-            for item in &rule.items {
+            for item in rule.items.iter() {
                 let row = ledger.row_mut(&rule.rule.name, &item.key);
                 if row.fingerprint != item.fingerprint {
                     *row = Row {

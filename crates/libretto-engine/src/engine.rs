@@ -4,28 +4,26 @@
 //! ([`crate::items`]), compare items with the ledger ([`crate::decide`]), say how it stands ([`crate::status`]).
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use libretto_api::intent::Millis;
-use libretto_mirror::{Limits, Rows, Sheet, Snapshot};
+use libretto_mirror::{Answer, Limits, Sheet, Snapshot};
 
 use crate::{
-    Compiled, Ledger, Plan, Sample,
-    compile::Query,
-    decide, items,
-    plan::ProbeTarget,
-    status,
-    template::{self, Context},
+    Compiled, Ledger, Plan, Sample, compile::Query, decide, items, plan::ProbeTarget,
+    recall::Recall, status, template::Context,
 };
 
-/// A compiled package with a working set of its own. Cheap enough to have one per worker and package; it keeps nothing of
-/// one evaluation for the next.
+/// A compiled package with a working set of its own. What it says depends only on what it is asked; it remembers what it worked
+/// out last, so that the next evaluation of the same instance costs what has changed.
 #[derive(Debug)]
 pub struct Engine {
     package: Arc<Compiled>,
     sheet: Sheet,
+    recall: RefCell<Recall>,
 }
 
 /// One evaluation while it lasts.
@@ -36,6 +34,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) now: Millis,
     /// The variable `cr` of templates.
     pub(crate) cr: Context,
+    pub(crate) recall: &'a RefCell<Recall>,
     pub(crate) deleting: bool,
     /// Why views have no rows, by name.
     pub(crate) failed: BTreeMap<String, String>,
@@ -43,14 +42,14 @@ pub(crate) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Rows of a query, unless something it reads failed.
-    pub(crate) fn rows(&self, query: &Query) -> Result<Rows, String> {
+    pub(crate) fn rows(&self, query: &Query) -> Result<Arc<Answer>, String> {
         for table in &query.reads {
             if let Some(reason) = self.failed.get(table) {
                 return Err(reason.clone());
             }
         }
         self.sheet
-            .rows(&query.sql, Limits::PACKAGE)
+            .answer(&query.asked(), Limits::PACKAGE)
             .map_err(|error| error.to_string())
     }
 }
@@ -59,7 +58,11 @@ impl Engine {
     /// Opens a working set for the package.
     pub fn new(package: Arc<Compiled>) -> Self {
         let sheet = package.sheet();
-        Self { package, sheet }
+        Self {
+            package,
+            sheet,
+            recall: RefCell::default(),
+        }
     }
 
     /// The package.
@@ -122,8 +125,7 @@ impl Engine {
                         Some(reason) => Err(String::clone(reason)),
                         None => self
                             .sheet
-                            .materialise(&view.name, &view.query.sql, Limits::PACKAGE)
-                            .map(|_| ())
+                            .materialise(&view.name, &view.query.asked(), Limits::PACKAGE)
                             .map_err(|error| format!("view {}: {error}", view.name)),
                     }
                 }
@@ -140,13 +142,9 @@ impl Engine {
                 );
             }
         }
-        let cr = snapshot
-            .tables
-            .get("cr")
-            .map_or_else(Context::default, |cr| {
-                template::cr_value(cr, &self.package.cr_kinds)
-            });
+        let cr = self.recall.borrow_mut().about(&self.package, snapshot);
         Pass {
+            recall: &self.recall,
             package: &self.package,
             sheet: &self.sheet,
             snapshot,
@@ -168,7 +166,7 @@ fn probe_targets(pass: &Pass<'_>) -> (Vec<ProbeTarget>, Vec<String>, Failures) {
     }
     for spec in &pass.package.probes {
         match items::probe_targets(pass, spec) {
-            Ok(found) => targets.extend(found),
+            Ok(found) => targets.extend(found.iter().cloned()),
             Err(reason) => {
                 kept.push(spec.table.clone());
                 failures.push((format!("probe {}", spec.table), reason));
@@ -233,7 +231,8 @@ fn samples(pass: &Pass<'_>) -> (Vec<Sample>, Failures) {
     }
     for metric in &pass.package.metrics {
         match pass.rows(&metric.query) {
-            Ok(rows) => {
+            Ok(answer) => {
+                let rows = &answer.rows;
                 let place = |name: &str| rows.columns.iter().position(|column| column.name == name);
                 let value_at = place("value").unwrap_or(0);
                 for row in &rows.rows {

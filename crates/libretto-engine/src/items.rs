@@ -1,12 +1,15 @@
 //! From rows to items: what each rule wants, before anybody asks whether it is already so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use libretto_api::{
     intent::{Effect, EventKind, Probe, RedisCall, RedisCommand},
     object::{INSTANCE_LABEL, ObjectRef, PACKAGE_LABEL},
 };
-use libretto_mirror::{Datum, ResultColumn, Rows, canonical_json, digest};
+use libretto_mirror::{Answer, Datum, ResultColumn, Rows, canonical_json, digest};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
 /// A rule and what it wants.
 pub(crate) struct RuleItems<'a> {
     pub(crate) rule: &'a Rule,
-    pub(crate) items: Vec<Item>,
+    pub(crate) items: Arc<Vec<Item>>,
     /// Why the rule's rows could not be computed; nothing of the rule is touched then.
     pub(crate) failure: Option<String>,
     /// Probe table the rule stands on that has targets nobody has asked yet; nothing of the rule is touched then either.
@@ -65,7 +68,7 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
             if pass.deleting || waits_for.is_some() {
                 return RuleItems {
                     rule,
-                    items: Vec::new(),
+                    items: Arc::default(),
                     failure: None,
                     blind: waits_for,
                 };
@@ -79,7 +82,7 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
                 },
                 Err(reason) => RuleItems {
                     rule,
-                    items: Vec::new(),
+                    items: Arc::default(),
                     failure: Some(reason),
                     blind: None,
                 },
@@ -91,11 +94,11 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
 /// Two rules that write one object with one manager would undo each other's fields forever.
 fn distinct(
     rule: &Rule,
-    items: Vec<Item>,
+    items: Arc<Vec<Item>>,
     wanted: &mut BTreeMap<String, String>,
-) -> Result<Vec<Item>, String> {
+) -> Result<Arc<Vec<Item>>, String> {
     let mut keys = BTreeSet::new();
-    for item in &items {
+    for item in items.iter() {
         if !keys.insert(&item.key) {
             return Err(match &item.object {
                 Some(object) => format!("{object} is written twice"),
@@ -108,7 +111,7 @@ fn distinct(
             return Err(format!("{object} is already written by rule {other}"));
         }
     }
-    for item in &items {
+    for item in items.iter() {
         if let Some(object) = &item.object {
             wanted.insert(object_id(object), rule.name.clone());
         }
@@ -116,15 +119,32 @@ fn distinct(
     Ok(items)
 }
 
-fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Vec<Item>, String> {
-    let rows = match &rule.query {
+fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Arc<Vec<Item>>, String> {
+    let answer = match &rule.query {
         Some(query) => pass.rows(query)?,
         // The instance itself is the one row.
-        None => Rows {
-            columns: Vec::new(),
-            rows: vec![Vec::new()],
-        },
+        None => Arc::new(Answer {
+            rows: Rows {
+                columns: Vec::new(),
+                rows: vec![Vec::new()],
+            },
+            version: 0,
+        }),
     };
+    // What is left to others has its live value in the item, which is not one of the rows.
+    let follows = rule.modifiers.ignore.is_empty();
+    if follows && let Some(items) = pass.recall.borrow().items(&rule.name, answer.version) {
+        return Ok(items);
+    }
+    let items = Arc::new(of_rows(pass, rule, &answer.rows)?);
+    if follows {
+        let mut recall = pass.recall.borrow_mut();
+        recall.keep_items(&rule.name, answer.version, &items);
+    }
+    Ok(items)
+}
+
+fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();
     for row in &rows.rows {
         let context = template::row_context(&pass.cr, &rows.columns, row);
@@ -497,8 +517,21 @@ fn redis(
 }
 
 /// Targets of one probe table.
-pub(crate) fn probe_targets(pass: &Pass<'_>, spec: &ProbeSpec) -> Result<Vec<ProbeTarget>, String> {
-    let rows = pass.rows(&spec.query)?;
+pub(crate) fn probe_targets(
+    pass: &Pass<'_>,
+    spec: &ProbeSpec,
+) -> Result<Arc<Vec<ProbeTarget>>, String> {
+    let answer = pass.rows(&spec.query)?;
+    if let Some(targets) = pass.recall.borrow().targets(&spec.table, answer.version) {
+        return Ok(targets);
+    }
+    let targets = Arc::new(targets_of(pass, spec, &answer.rows)?);
+    let mut recall = pass.recall.borrow_mut();
+    recall.keep_targets(&spec.table, answer.version, &targets);
+    Ok(targets)
+}
+
+fn targets_of(pass: &Pass<'_>, spec: &ProbeSpec, rows: &Rows) -> Result<Vec<ProbeTarget>, String> {
     let key_at = rows
         .columns
         .iter()

@@ -16,6 +16,7 @@ mod engine;
 mod items;
 mod ledger;
 mod plan;
+mod recall;
 pub mod scenario;
 mod status;
 mod template;

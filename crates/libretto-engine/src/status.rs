@@ -237,9 +237,10 @@ fn computed(
 ) -> Result<(Map<String, Value>, Vec<Condition>), String> {
     let mut fields = Value::Object(Map::new());
     if let Some(query) = &rule.fields {
-        let rows = pass
+        let answer = pass
             .rows(query)
             .map_err(|reason| format!("fields: {reason}"))?;
+        let rows = &answer.rows;
         if rows.rows.len() > 1 {
             return Err(format!(
                 "fields: the query gave {} rows, a status has one",
@@ -286,7 +287,8 @@ fn condition(
     query: &Query,
     old: Option<&Value>,
 ) -> Result<Option<Condition>, String> {
-    let rows = pass.rows(query)?;
+    let answer = pass.rows(query)?;
+    let rows = &answer.rows;
     if rows.rows.len() > 1 {
         return Err(format!(
             "the query gave {} rows, a condition has one",

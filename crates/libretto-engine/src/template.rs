@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use libretto_api::secret::SecretHandle;
-use libretto_mirror::{ColumnType, Datum, ResultColumn, Table};
+use libretto_mirror::{ColumnType, Datum, ResultColumn};
 use minijinja::{
     Environment, Error, ErrorKind, Expression, UndefinedBehavior,
     value::{Object, Value, ValueKind},
@@ -85,6 +85,43 @@ pub(crate) struct Compiler<'a> {
     pub(crate) file: &'a str,
     pub(crate) names: &'a Names,
     pub(crate) problems: Vec<(crate::yaml::At, Problem)>,
+    pub(crate) used: &'a mut UsedFields,
+}
+
+/// Which fields of the instance templates use: what they give depends on nothing else of it.
+#[derive(Debug, Default)]
+pub(crate) enum UsedFields {
+    #[default]
+    None,
+    These(BTreeSet<String>),
+    /// `cr` itself is used as a value.
+    All,
+}
+
+impl UsedFields {
+    /// Takes in a variable a template uses, such as `cr.size`.
+    fn note(&mut self, variable: &str) {
+        if variable == "cr" {
+            *self = Self::All;
+        } else if let Some(path) = variable.strip_prefix("cr.") {
+            let field = path.split('.').next().unwrap_or_default().to_owned();
+            match self {
+                Self::None => *self = Self::These(BTreeSet::from([field])),
+                Self::These(fields) => {
+                    fields.insert(field);
+                }
+                Self::All => {}
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, field: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::These(fields) => fields.contains(field),
+            Self::All => true,
+        }
+    }
 }
 
 impl Compiler<'_> {
@@ -135,6 +172,7 @@ impl Compiler<'_> {
                 let mut used: Vec<String> = used.into_iter().collect();
                 used.sort();
                 for name in used {
+                    self.used.note(&name);
                     if let Some(problem) = self.undeclared(&name) {
                         self.problems.push((node.at, problem));
                     }
@@ -486,15 +524,11 @@ pub(crate) fn column_value(datum: &Datum, kind: Option<ColumnType>) -> Value {
     }
 }
 
-/// The variable `cr`.
-pub(crate) fn cr_value(cr: &Table, kinds: &BTreeMap<String, ColumnType>) -> Value {
-    let Some(row) = cr.rows.first() else {
-        return Value::from_pairs(Vec::<(String, Value)>::new());
-    };
+/// The variable `cr`, of the fields that are used.
+pub(crate) fn cr_value(fields: &[(String, Datum)], kinds: &BTreeMap<String, ColumnType>) -> Value {
     Value::from_pairs(
-        cr.columns
+        fields
             .iter()
-            .zip(row)
             .map(|(name, datum)| (name.clone(), column_value(datum, kinds.get(name).copied()))),
     )
 }

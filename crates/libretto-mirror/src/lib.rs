@@ -17,6 +17,7 @@ mod ingest;
 mod limits;
 mod lineage;
 mod lock;
+mod memo;
 mod mirror;
 mod path;
 mod readiness;
@@ -30,6 +31,7 @@ pub use datum::{
 pub use error::{MirrorError, SqlError};
 pub use held::{held_digest, held_digest_ignoring};
 pub use limits::Limits;
+pub use memo::{Answer, Asked};
 pub use mirror::{Change, Dirty, Mirror};
 pub use path::{ColumnPath, PathError, Segment};
 pub use readiness::ready;

@@ -11,6 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{
     Connection, Error, ErrorCode, Statement,
+    config::DbConfig,
     hooks::{AuthAction, AuthContext, Authorization},
     limits::Limit,
     types::ValueRef,
@@ -47,6 +48,8 @@ impl Lock {
         connection.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;",
         )?;
+        // Values of parameters do not choose the plan; otherwise binding them would compile the statement anew at every run.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         functions::install(connection)?;
         // 1024: a package has tens of statements; the bound only exists because a cache must have one.
         connection.set_prepared_statement_cache_capacity(1024);

@@ -14,11 +14,13 @@ use libretto_api::intent::Millis;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::{
-    CLOCK_COLUMNS, ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError, OBJECT_COLUMNS,
-    PROBE_COLUMNS, PackageSchema, Snapshot, SqlError, Table, WATCH_COLUMNS, lock::Lock,
+    Answer, Asked, CLOCK_COLUMNS, ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError,
+    OBJECT_COLUMNS, PROBE_COLUMNS, PackageSchema, Snapshot, SqlError, Table, WATCH_COLUMNS,
+    lock::Lock, memo::Memo,
 };
 
-/// One package's tables and views in a small database of its own. Keeps prepared statements, never rows, from one use to the next.
+/// One package's tables and views in a small database of its own. From one use to the next it keeps prepared statements, and rows as
+/// long as they are what the next snapshot has: what it answers never depends on what it was asked before.
 #[derive(Debug)]
 pub struct Sheet {
     connection: Connection,
@@ -27,6 +29,7 @@ pub struct Sheet {
     views: BTreeMap<String, SheetTable>,
     /// The instance's columns, for `:parameters`.
     parameters: RefCell<HashMap<String, Datum>>,
+    memo: RefCell<Memo>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,7 @@ impl Sheet {
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
             parameters: RefCell::default(),
+            memo: RefCell::default(),
         };
         for (name, columns) in tables(schema) {
             let columns: Vec<(String, Option<ColumnType>)> = columns
@@ -154,29 +158,34 @@ impl Sheet {
             .map(|table| table.columns.as_slice())
     }
 
-    /// Replaces all rows of all tables by the snapshot's, and empties the views.
+    /// Makes the tables hold the snapshot's rows. Those that hold them already are not touched.
     pub fn fill(&self, snapshot: &Snapshot, now: Millis) -> Result<(), SqlError> {
-        let broken = |error: rusqlite::Error| SqlError::Run(error.to_string());
-        let transaction = self.connection.unchecked_transaction().map_err(broken)?;
-        for table in self.tables.values().chain(self.views.values()) {
-            self.connection
-                .prepare_cached(&table.clear)
-                .and_then(|mut statement| statement.execute([]))
-                .map_err(broken)?;
-        }
-        for (name, rows) in &snapshot.tables {
-            // A table the package no longer declares has nobody to read it.
-            if let Some(table) = self.tables.get(name) {
-                self.insert(table, rows).map_err(broken)?;
+        for (name, table) in &self.tables {
+            let made;
+            let rows = match name.as_str() {
+                "objects" => {
+                    made = object_rows(snapshot);
+                    &made
+                }
+                "clock" => {
+                    made = clock(now);
+                    &made
+                }
+                _ => match snapshot.tables.get(name) {
+                    Some(rows) => rows,
+                    None => {
+                        made = Table::default();
+                        &made
+                    }
+                },
+            };
+            if self.memo.borrow().holds(name, rows) {
+                continue;
             }
+            self.memo.borrow_mut().writing(name);
+            self.insert(table, rows).map_err(broken)?;
+            self.memo.borrow_mut().wrote(name, rows.clone());
         }
-        if let Some(table) = self.tables.get("objects") {
-            self.insert(table, &object_rows(snapshot)).map_err(broken)?;
-        }
-        if let Some(table) = self.tables.get("clock") {
-            self.insert(table, &clock(now)).map_err(broken)?;
-        }
-        transaction.commit().map_err(broken)?;
         let mut parameters = self.parameters.borrow_mut();
         parameters.clear();
         if let Some(cr) = snapshot.tables.get("cr")
@@ -187,12 +196,14 @@ impl Sheet {
         Ok(())
     }
 
+    /// Replaces a table's rows.
     fn insert(&self, table: &SheetTable, rows: &Table) -> rusqlite::Result<()> {
         let places: Vec<Option<usize>> = table
             .columns
             .iter()
             .map(|column| rows.columns.iter().position(|name| name == column))
             .collect();
+        self.connection.prepare_cached(&table.clear)?.execute([])?;
         let mut statement = self.connection.prepare_cached(&table.insert)?;
         for row in &rows.rows {
             let values = places.iter().map(|place| {
@@ -205,24 +216,37 @@ impl Sheet {
         Ok(())
     }
 
-    /// Runs a view's query and keeps its rows under the view's name; how many there were.
-    pub fn materialise(&self, view: &str, sql: &str, limits: Limits) -> Result<usize, SqlError> {
+    /// Makes a view's table hold what its query gives.
+    pub fn materialise(
+        &self,
+        view: &str,
+        asked: &Asked<'_>,
+        limits: Limits,
+    ) -> Result<(), SqlError> {
         let table = self
             .views
             .get(view)
             .ok_or_else(|| SqlError::Run(format!("view {view} was not added")))?;
-        let rows = self.rows(sql, limits)?;
-        let broken = |error: rusqlite::Error| SqlError::Run(error.to_string());
+        let answer = self.answer(asked, limits)?;
+        if self.memo.borrow().version(view) == Some(answer.version) {
+            return Ok(());
+        }
+        self.memo.borrow_mut().writing(view);
+        self.connection
+            .prepare_cached(&table.clear)
+            .and_then(|mut statement| statement.execute([]))
+            .map_err(broken)?;
         let mut statement = self
             .connection
             .prepare_cached(&table.insert)
             .map_err(broken)?;
-        for row in &rows.rows {
+        for row in &answer.rows.rows {
             statement
                 .execute(params_from_iter(row.iter()))
                 .map_err(broken)?;
         }
-        Ok(rows.rows.len())
+        self.memo.borrow_mut().set_version(view, answer.version);
+        Ok(())
     }
 
     /// Puts given rows under a view's name instead of running it: a test of the views above it.
@@ -231,8 +255,24 @@ impl Sheet {
             .views
             .get(view)
             .ok_or_else(|| SqlError::Run(format!("there is no view {view}")))?;
-        self.insert(table, rows)
-            .map_err(|error| SqlError::Run(error.to_string()))
+        self.memo.borrow_mut().writing(view);
+        self.insert(table, rows).map_err(broken)?;
+        let mut memo = self.memo.borrow_mut();
+        let version = memo.next();
+        memo.set_version(view, version);
+        Ok(())
+    }
+
+    /// What a query over tables and materialised views gives. It is run only when something it depends on has changed.
+    pub fn answer(&self, asked: &Asked<'_>, limits: Limits) -> Result<Arc<Answer>, SqlError> {
+        let depends = self.memo.borrow().depends(asked, &self.parameters.borrow());
+        if let Some(depends) = &depends
+            && let Some(answer) = self.memo.borrow().answer(asked.sql, depends)
+        {
+            return Ok(answer);
+        }
+        let rows = self.rows(asked.sql, limits)?;
+        Ok(self.memo.borrow_mut().answered(asked.sql, depends, rows))
     }
 
     /// Runs a query over tables and materialised views.
@@ -245,6 +285,10 @@ impl Sheet {
             limits,
         )
     }
+}
+
+fn broken(error: rusqlite::Error) -> SqlError {
+    SqlError::Run(error.to_string())
 }
 
 /// Words of a statement that may name a table: not in strings or comments, not after `.`, `:` or AS.

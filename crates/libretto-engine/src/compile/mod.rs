@@ -15,14 +15,14 @@ use libretto_api::{
     package::{API_VERSION, KIND, Modifiers, NOT_YET, PACKAGE_FILE},
 };
 use libretto_mirror::{
-    ColumnPath, ColumnType, Described, Field, INSTANCE_COLUMNS, ObjectKind, PackageSchema,
+    Asked, ColumnPath, ColumnType, Described, Field, INSTANCE_COLUMNS, ObjectKind, PackageSchema,
     ResultColumn, Sheet, SqlError,
 };
 use serde_json::Value;
 
 use crate::{
     Diagnostic,
-    template::{Compiler, Names, Tree, suggestion},
+    template::{Compiler, Names, Tree, UsedFields, suggestion},
     yaml::{self, At, Data, Node},
 };
 
@@ -38,6 +38,8 @@ pub struct Compiled {
     pub(crate) schema: PackageSchema,
     /// Types of the columns of `cr`.
     pub(crate) cr_kinds: BTreeMap<String, ColumnType>,
+    /// Columns of `cr` that templates use.
+    pub(crate) used: UsedFields,
     /// In an order in which each comes after what it reads.
     pub(crate) views: Vec<View>,
     pub(crate) probes: Vec<ProbeSpec>,
@@ -76,6 +78,18 @@ pub(crate) struct Query {
     pub(crate) columns: Vec<ResultColumn>,
     /// Tables and views it reads.
     pub(crate) reads: BTreeSet<String>,
+    /// Fields of the instance it uses as `:parameters`.
+    pub(crate) parameters: Vec<String>,
+}
+
+impl Query {
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked {
+            sql: &self.sql,
+            reads: &self.reads,
+            parameters: &self.parameters,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -362,6 +376,7 @@ pub fn load_files(files: &BTreeMap<String, String>) -> Result<Compiled, Vec<Diag
     let mut check = Check {
         files,
         diagnostics: Vec::new(),
+        used: UsedFields::default(),
     };
     let compiled = compile(&mut check);
     let mut diagnostics = check.diagnostics;
@@ -377,6 +392,8 @@ pub fn load_files(files: &BTreeMap<String, String>) -> Result<Compiled, Vec<Diag
 pub(crate) struct Check<'a> {
     pub(crate) files: &'a BTreeMap<String, String>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// By the templates so far.
+    pub(crate) used: UsedFields,
 }
 
 impl Check<'_> {
@@ -569,6 +586,7 @@ impl Check<'_> {
             file,
             names,
             problems: Vec::new(),
+            used: &mut self.used,
         };
         let tree = compiler.tree(node);
         let source = self.files.get(file).map_or("", String::as_str);
@@ -622,7 +640,7 @@ impl Check<'_> {
             parameters,
         } = described;
         let mut fine = true;
-        for parameter in parameters {
+        for parameter in &parameters {
             if parameter.is_empty() {
                 self.wrong_hint(
                     node.at,
@@ -630,8 +648,8 @@ impl Check<'_> {
                     "name a field of the instance, like :replicas",
                 );
                 fine = false;
-            } else if !scope.names.cr.contains(&parameter) {
-                let hint = suggestion(&parameter, &scope.names.cr)
+            } else if !scope.names.cr.contains(parameter) {
+                let hint = suggestion(parameter, &scope.names.cr)
                     .unwrap_or_else(|| "declare it under crd.fields".to_owned());
                 let offset = sql.find(&format!(":{parameter}"));
                 let at = self.sql_place(node, &sql, offset);
@@ -663,6 +681,7 @@ impl Check<'_> {
             sql,
             columns,
             reads: reads.into_iter().map(|(table, _)| table).collect(),
+            parameters,
         })
     }
 
@@ -919,6 +938,7 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
         crd: definition.crd,
         status_schema: definition.status_schema,
         cr_kinds,
+        used: std::mem::take(&mut check.used),
         views,
         probes,
         metric_specs: executed

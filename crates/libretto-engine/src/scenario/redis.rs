@@ -44,6 +44,34 @@ pub(crate) struct Node {
     /// Becomes electable with its first link.
     priority_waits: bool,
     durable: bool,
+    /// Its readiness probe wants the link to be up.
+    looks_at_link: bool,
+}
+
+/// What a replica takes from the node it follows.
+struct Source {
+    name: String,
+    ip: String,
+    passwords: BTreeSet<String>,
+    /// It is a master, or follows one itself.
+    linked: bool,
+    offset: i64,
+    keys: i64,
+    replid: String,
+}
+
+impl From<&Node> for Source {
+    fn from(node: &Node) -> Self {
+        Self {
+            name: node.name.clone(),
+            ip: node.ip.clone(),
+            passwords: node.passwords.clone(),
+            linked: node.master.is_none() || node.link_since.is_some(),
+            offset: node.offset,
+            keys: node.keys,
+            replid: node.replid.clone(),
+        }
+    }
 }
 
 /// A Sentinel process.
@@ -168,10 +196,9 @@ impl Model {
             }
             self.sentinels.remove(&uid);
         }
-        let pods: Vec<Value> = world
+        let pods: Vec<&Value> = world
             .of_kind("Pod")
             .filter(|pod| world.running.contains(text(pod, "/metadata/uid")))
-            .cloned()
             .collect();
         // Sentinels first: nodes ask them.
         for pod in &pods {
@@ -258,6 +285,9 @@ impl Model {
                 version: version_of(pod),
                 priority_waits: waits,
                 durable,
+                looks_at_link: texts
+                    .values()
+                    .any(|content| content.contains("master_link_status:up")),
             },
         );
     }
@@ -327,12 +357,13 @@ impl Model {
     }
 
     fn replicate(&mut self, now: Millis) {
-        let before = self.nodes.clone();
+        // All follow what was there before the step.
+        let before: Vec<Source> = self.nodes.values().map(Source::from).collect();
         for node in self.nodes.values_mut() {
-            let Some((ip, _)) = node.master.clone() else {
+            let Some((ip, _)) = &node.master else {
                 continue;
             };
-            let source = before.values().find(|other| other.ip == ip);
+            let source = before.iter().find(|other| other.ip == *ip);
             let reachable = source.is_some_and(|source| {
                 !self.partitioned.contains(&source.name) && !self.partitioned.contains(&node.name)
             });
@@ -351,7 +382,7 @@ impl Model {
                 && let Some(source) = source
             {
                 // A replica of a replica is up when its source is linked itself.
-                if source.master.is_none() || source.link_since.is_some() {
+                if source.linked {
                     node.link_since.get_or_insert(now);
                     (node.offset, node.keys) = (source.offset, source.keys);
                     node.replid.clone_from(&source.replid);
@@ -590,14 +621,11 @@ impl Model {
     }
 
     /// Whether what runs in a pod is ready: a Redis whose readiness looks at its link needs one, everything else just runs.
-    pub(crate) fn ready(&self, world: &World, pod: &Value) -> bool {
+    pub(crate) fn ready(&self, pod: &Value) -> bool {
         let Some(node) = self.nodes.get(text(pod, "/metadata/uid")) else {
             return true;
         };
-        let looks_at_link = mounted(world, pod)
-            .values()
-            .any(|content| content.contains("master_link_status:up"));
-        !looks_at_link || node.master.is_none() || node.link_since.is_some()
+        !node.looks_at_link || node.master.is_none() || node.link_since.is_some()
     }
 
     /// Loses a pod's data and memory.

@@ -35,6 +35,8 @@ pub(crate) struct World {
     pods: BTreeMap<String, PodTimes>,
     /// Pods whose container runs, for the model of what they serve.
     pub(crate) running: BTreeSet<String>,
+    /// What the controllers saw last: the version, and which pods serve.
+    seen: Option<(u64, BTreeSet<String>)>,
 }
 
 /// One change of an object.
@@ -150,6 +152,7 @@ impl World {
 
     fn remove(&mut self, object: &ObjectRef) {
         if let Some(value) = self.objects.remove(object) {
+            self.versions += 1;
             let uid = text(&value, "/metadata/uid").to_owned();
             self.pods.remove(&uid);
             self.running.remove(&uid);
@@ -286,8 +289,31 @@ impl World {
         Some(uid)
     }
 
-    /// One step of every controller. `serves` says whether what runs in a pod is ready.
-    pub(crate) fn step(&mut self, serves: &dyn Fn(&Value) -> bool) {
+    /// One step of every controller. `serving`: uids of the pods in which what runs is ready.
+    pub(crate) fn step(&mut self, serving: BTreeSet<String>) {
+        let seen = Some((self.versions, serving));
+        if seen == self.seen && !self.under_way() {
+            return;
+        }
+        // What they change themselves they have to see too: the version is the one from before.
+        self.every_controller(&|pod| {
+            seen.as_ref()
+                .is_some_and(|(_, serving)| serving.contains(text(pod, "/metadata/uid")))
+        });
+        self.seen = seen;
+    }
+
+    /// Whether time alone can change something: pods that start, stop, or become ready.
+    fn under_way(&self) -> bool {
+        self.pods.values().any(|times| {
+            times.gone_at.is_some()
+                || times
+                    .started
+                    .is_none_or(|started| self.now <= started + READY_MS)
+        })
+    }
+
+    fn every_controller(&mut self, serves: &dyn Fn(&Value) -> bool) {
         self.finalize();
         self.collect_garbage();
         let all: Vec<ObjectRef> = self.objects.keys().cloned().collect();

@@ -1,7 +1,9 @@
 //! The working set and the locks on what others may run.
 
 use super::*;
-use crate::{Limits, Sheet, SqlError};
+use std::collections::BTreeSet;
+
+use crate::{Asked, Limits, Mirror, Sheet, SqlError};
 
 fn sheet() -> Sheet {
     let mut mirror = mirror();
@@ -20,11 +22,62 @@ fn sheet() -> Sheet {
     sheet
         .materialise(
             "addresses",
-            "SELECT name, ip, 1 AS one FROM pods",
+            &asked(
+                "SELECT name, ip, 1 AS one FROM pods",
+                &["pods".to_owned()].into(),
+                &[],
+            ),
             Limits::PACKAGE,
         )
         .unwrap();
     sheet
+}
+
+fn asked<'a>(sql: &'a str, reads: &'a BTreeSet<String>, parameters: &'a [String]) -> Asked<'a> {
+    Asked {
+        sql,
+        reads,
+        parameters,
+    }
+}
+
+#[test]
+fn a_query_is_run_again_only_when_its_rows_may_differ() {
+    let mut mirror = mirror();
+    apply(&mut mirror, &thing("a", 1));
+    apply(&mut mirror, &child("Pod", "p0", Some("a"), 2));
+    let mut sheet = Sheet::new(&schema()).unwrap();
+    let counted = "SELECT count(*) AS n, :size AS size FROM pods";
+    let described = sheet.describe(counted).unwrap();
+    sheet.add_view("counted", &described.columns).unwrap();
+    let (pods, size) = (["pods".to_owned()].into(), ["size".to_owned()]);
+    let below = ["counted".to_owned()].into();
+    let ask = |mirror: &Mirror| {
+        sheet.fill(&snapshot(mirror, "a"), 1).unwrap();
+        let view = asked(counted, &pods, &size);
+        sheet
+            .materialise("counted", &view, Limits::PACKAGE)
+            .unwrap();
+        let above = asked("SELECT n + 1 AS n FROM counted", &below, &[]);
+        let answer = sheet.answer(&above, Limits::PACKAGE).unwrap();
+        (
+            sheet.answer(&view, Limits::PACKAGE).unwrap().version,
+            answer.version,
+            answer.rows.rows[0][0].display(),
+        )
+    };
+    let first = ask(&mirror);
+    assert_eq!(first.2, "2");
+    assert_eq!(ask(&mirror), first, "nothing changed");
+    // Another pod gives the view other rows, and so everything above it.
+    apply(&mut mirror, &child("Pod", "p1", Some("a"), 3));
+    let second = ask(&mirror);
+    assert!(second.0 != first.0 && second.1 != first.1 && second.2 == "3");
+    // What changes and gives the same rows stops there.
+    let mut pod = child("Pod", "p1", Some("a"), 4);
+    pod["status"]["podIP"] = serde_json::json!("10.0.0.9");
+    apply(&mut mirror, &pod);
+    assert_eq!(ask(&mirror), second);
 }
 
 fn one(sheet: &Sheet, sql: &str) -> String {
