@@ -65,18 +65,17 @@ fn choose(pod: &Pod, named: Option<&str>) -> Result<String, ApiError> {
             )))
         };
     }
-    let annotated = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get("kubectl.kubernetes.io/default-container"))
-        .filter(|container| all.contains(container));
-    match (annotated, all.as_slice()) {
-        (Some(container), _) => Ok(container.clone()),
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => Err(ApiError::bad_request(format!(
+    // Which of several is meant, such as by an annotation, is for the client to say; init containers are only meant by name.
+    let names: Vec<&str> = spec
+        .containers
+        .iter()
+        .map(|container| container.name.as_str())
+        .collect();
+    match names[..] {
+        [only] => Ok(only.to_owned()),
+        _ => Err(ApiError::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
-            all.join(" ")
+            names.join(" ")
         ))),
     }
 }
@@ -344,4 +343,53 @@ pub(crate) async fn port_forward(
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_containers_are_meant_without_a_name() {
+        for (containers, init, named, expected) in [
+            (
+                json!([{"name": "a"}]),
+                json!([{"name": "i"}]),
+                None,
+                Ok("a"),
+            ),
+            (
+                json!([{"name": "a"}]),
+                json!([{"name": "i"}]),
+                Some("i"),
+                Ok("i"),
+            ),
+            (
+                json!([{"name": "a"}, {"name": "b"}]),
+                json!([]),
+                None,
+                Err("choose one of: [a b]"),
+            ),
+            (
+                json!([{"name": "a"}]),
+                json!([]),
+                Some("x"),
+                Err("container x is not valid for pod p"),
+            ),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p", "annotations": {"kubectl.kubernetes.io/default-container": "b"}},
+                "spec": {"containers": containers, "initContainers": init},
+            }))
+            .unwrap();
+            match (choose(&pod, named), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(error), Err(part)) => assert!(error.message.contains(part), "{error}"),
+                (found, expected) => panic!("{found:?} instead of {expected:?}"),
+            }
+        }
+    }
 }
