@@ -331,13 +331,8 @@ fn kind_of_init(container: &Spec) -> Kind {
 /// The pod's whole life on this node.
 pub(crate) async fn run(pod: Arc<PodContext>) {
     let completed = is_completed(&pod.object());
-    let cut_off = pod.restart_policy() == "Never"
-        && pod
-            .model
-            .lock()
-            .containers
-            .iter()
-            .any(|container| container.last.is_some());
+    let cut_off =
+        pod.restart_policy() == "Never" && pod.model.lock().containers.iter().any(was_cut_off);
     if cut_off && !completed {
         interrupted(&pod);
     }
@@ -385,6 +380,13 @@ pub(crate) async fn run(pod: Arc<PodContext>) {
     }
 }
 
+/// Whether this container's end leaves a pod that restarts nothing without a way on. Init containers that succeeded, and sidecars, run anew.
+fn was_cut_off(container: &ContainerModel) -> bool {
+    container.last.as_ref().is_some_and(|last| {
+        container.kind == Kind::Main || (container.kind == Kind::Init && last.code != 0)
+    })
+}
+
 /// `restartPolicy: Never` and the node went down: the pod has failed, as after a reboot.
 fn interrupted(pod: &PodContext) {
     pod.update_pod(|model| {
@@ -393,6 +395,18 @@ fn interrupted(pod: &PodContext) {
             if let Some(last) = container.last.take() {
                 container.restarts -= 1;
                 container.state = State::Terminated(last);
+            } else if container.kind == Kind::Main
+                && matches!(container.state, State::Waiting { .. })
+            {
+                // It never started and never will: without an end of its own the pod would have none.
+                container.state = State::Terminated(Termination {
+                    code: 137,
+                    reason: "ContainerStatusUnknown".to_owned(),
+                    message: "the node went down before the container started".to_owned(),
+                    started_at: None,
+                    finished_at: now(),
+                    container_id: String::new(),
+                });
             }
         }
     });
@@ -535,8 +549,12 @@ async fn try_sandbox(pod: &Arc<PodContext>) -> Result<Option<Sandbox>, String> {
             .ok_or("no address is free")?
     };
     let hostname = environment::hostname(&object);
-    write_system_files(pod, &object, &hostname, address)
-        .map_err(|error| format!("writing the pod's /etc files: {error}"))?;
+    if let Err(error) = write_system_files(pod, &object, &hostname, address) {
+        if !host_network {
+            pod.node.addresses.lock().release(address);
+        }
+        return Err(format!("writing the pod's /etc files: {error}"));
+    }
     let sandbox = if pod.node.namespaces {
         let sandbox = SandboxSpec {
             hostname,
@@ -545,7 +563,9 @@ async fn try_sandbox(pod: &Arc<PodContext>) -> Result<Option<Sandbox>, String> {
         match Sandbox::start(&sandbox).await {
             Ok(sandbox) => Some(sandbox),
             Err(error) => {
-                pod.node.addresses.lock().release(address);
+                if !host_network {
+                    pod.node.addresses.lock().release(address);
+                }
                 return Err(error.to_string());
             }
         }
@@ -882,5 +902,43 @@ fn remove_directory(directory: &Path) -> std::io::Result<()> {
 pub(crate) fn kill_now(pod: &PodContext) {
     for live in pod.live.lock().values() {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(live.pid), Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_restart_cuts_off() {
+        for (kind, code, cut_off) in [
+            (Kind::Main, Some(0), true),
+            (Kind::Main, Some(137), true),
+            (Kind::Main, None, false),
+            (Kind::Init, Some(0), false),
+            (Kind::Init, Some(137), true),
+            (Kind::Sidecar, Some(137), false),
+        ] {
+            let model = ContainerModel {
+                name: "c".to_owned(),
+                image: String::new(),
+                kind,
+                state: State::waiting("ContainerCreating", ""),
+                last: code.map(|code| Termination {
+                    code,
+                    reason: String::new(),
+                    message: String::new(),
+                    started_at: None,
+                    finished_at: String::new(),
+                    container_id: String::new(),
+                }),
+                ready: false,
+                started: false,
+                restarts: 0,
+                image_id: String::new(),
+                container_id: String::new(),
+            };
+            assert_eq!(was_cut_off(&model), cut_off, "{kind:?} {code:?}");
+        }
     }
 }
