@@ -38,6 +38,7 @@ pub(super) fn prepare(
     } else {
         cluster_ip(api, spec, old_spec, &uid, &mut errors)?;
     }
+    single_stack(spec, &mut errors);
     node_ports(api, spec, old_spec, &uid, &mut errors)?;
     if old.is_none() {
         object["status"] = json!({"loadBalancer": {}});
@@ -122,6 +123,28 @@ fn cluster_ip(
     Ok(())
 }
 
+/// This cluster has IPv4 only, as many have.
+fn single_stack(spec: &Map<String, Value>, errors: &mut Vec<FieldError>) {
+    let mut wrong = |field: String, value: &str, why: &str| {
+        errors.push(FieldError {
+            reason: "FieldValueInvalid",
+            field,
+            message: format!("Invalid value: {value:?}: {why}"),
+        });
+    };
+    let families = spec.get("ipFamilies").and_then(Value::as_array);
+    for (index, family) in families.into_iter().flatten().enumerate() {
+        if family == "IPv6" {
+            let field = format!("spec.ipFamilies[{index}]");
+            wrong(field, "IPv6", "not configured on this cluster");
+        }
+    }
+    if spec.get("ipFamilyPolicy").and_then(Value::as_str) == Some("RequireDualStack") {
+        let why = "this cluster is not configured for dual-stack services";
+        wrong("spec.ipFamilyPolicy".to_owned(), "RequireDualStack", why);
+    }
+}
+
 fn node_ports(
     api: &Api,
     spec: &mut Map<String, Value>,
@@ -136,9 +159,6 @@ fn node_ports(
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else {
         return Ok(());
     };
-    if !exposed {
-        return Ok(());
-    }
     let ports_of = |spec: &Value| -> Vec<u32> {
         spec["ports"]
             .as_array()
@@ -148,12 +168,29 @@ fn node_ports(
             .filter_map(|port| u32::try_from(port).ok())
             .collect()
     };
+    if !exposed {
+        // Numbers given out by the server go with the type; one the client made up is its mistake, which validation names.
+        let given = ports_of(old);
+        for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+            let number = port.get("nodePort").and_then(Value::as_u64);
+            if number.is_some_and(|number| given.iter().any(|held| u64::from(*held) == number)) {
+                port.remove("nodePort");
+            }
+        }
+        return Ok(());
+    }
     let mut taken = others(api, uid, ports_of);
     for (index, port) in ports.iter_mut().enumerate() {
         let wanted = port["nodePort"].as_u64().unwrap_or(0);
         if wanted != 0 {
             let number = u32::try_from(wanted).unwrap_or(u32::MAX);
-            if taken.contains(&number) {
+            if !u16::try_from(wanted).is_ok_and(|wanted| NODE_PORTS.contains(&wanted)) {
+                errors.push(FieldError {
+                    reason: "FieldValueInvalid",
+                    field: format!("spec.ports[{index}].nodePort"),
+                    message: format!("Invalid value: {wanted}: provided port is not in the valid range. The range of valid ports is 30000-32767"),
+                });
+            } else if taken.contains(&number) {
                 errors.push(FieldError {
                     reason: "FieldValueInvalid",
                     field: format!("spec.ports[{index}].nodePort"),
