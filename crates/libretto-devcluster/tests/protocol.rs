@@ -120,6 +120,14 @@ async fn unsupported_requests_say_what_to_do() {
         ),
         ("POST", MAPS, [json], "{", 400, "not valid JSON"),
         (
+            "PUT",
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets/p/status",
+            [json],
+            r#"{"metadata":{"name":"p"}}"#,
+            422,
+            "must be specified for an update",
+        ),
+        (
             "GET",
             "/api/v1/namespaces/default/configmaps?labelSelector=a%20in",
             [json],
@@ -198,6 +206,18 @@ async fn yaml_bodies_and_warnings() {
     )
     .await;
     assert!(!answer.headers.contains_key("warning"));
+    // What is no mistake in the request is told whatever the client asked to be checked.
+    let answer = request(
+        &cluster,
+        "POST",
+        "/api/v1/namespaces/default/limitranges?fieldValidation=Strict",
+        &yaml,
+        "{metadata: {name: z}, spec: {limits: []}}",
+    )
+    .await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("LimitRange is stored and has no effect"));
     let answer = request(
         &cluster,
         "POST",

@@ -45,6 +45,7 @@ pub(super) fn prepare(
     match resource.qualified().as_str() {
         "namespaces" => namespace(object, old),
         "pods" => return pods::prepare(api, object, old),
+        "jobs.batch" if old.is_none() => return Ok(job(object)),
         "services" => return services::prepare(api, object, old),
         "persistentvolumeclaims" | "persistentvolumes" if old.is_none() => {
             object["status"] = json!({"phase": "Pending"});
@@ -52,6 +53,83 @@ pub(super) fn prepare(
         _ => {}
     }
     Ok(Vec::new())
+}
+
+/// A job finds its pods by its own uid unless the user takes charge with `manualSelector`.
+fn job(object: &mut Value) -> Vec<FieldError> {
+    let (name, uid) = (
+        metadata::text(object, "name").to_owned(),
+        metadata::text(object, "uid").to_owned(),
+    );
+    let invalid = |field: String, value: &Value, why: &str| FieldError {
+        reason: "FieldValueInvalid",
+        field,
+        message: format!("Invalid value: {value}: {why}"),
+    };
+    if object["spec"]["manualSelector"] == true {
+        if !object["spec"]["selector"].is_object() {
+            return vec![FieldError {
+                reason: "FieldValueRequired",
+                field: "spec.selector".to_owned(),
+                message: "Required value".to_owned(),
+            }];
+        }
+        return Vec::new();
+    }
+    let generated = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    let mut errors = Vec::new();
+    let given = &object["spec"]["selector"];
+    if !given.is_null() && *given != json!({}) && *given != generated {
+        errors.push(invalid(
+            "spec.selector".to_owned(),
+            given,
+            "`selector` not auto-generated",
+        ));
+    }
+    let Some(spec) = metadata::child(object, "spec") else {
+        return errors;
+    };
+    spec.insert("selector".to_owned(), generated);
+    let labels = spec
+        .get_mut("template")
+        .and_then(|template| metadata::child(template, "metadata"))
+        .and_then(|fields| {
+            let labels = fields.entry("labels").or_insert(Value::Null);
+            if labels.is_null() {
+                *labels = json!({});
+            }
+            labels.as_object_mut()
+        });
+    let Some(labels) = labels else {
+        return errors;
+    };
+    for (label, expected) in [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ] {
+        let found = labels
+            .entry(label)
+            .or_insert_with(|| expected.as_str().into());
+        if found != expected.as_str() {
+            errors.push(invalid(
+                format!("spec.template.metadata.labels[{label}]"),
+                found,
+                &format!("must be '{expected}'"),
+            ));
+        }
+    }
+    // Defaulting gives a job without labels those of its template, and would do so at the next write.
+    let labels = Value::Object(labels.clone());
+    let fields = metadata::metadata(object);
+    if fields
+        .get("labels")
+        .is_none_or(|own| own.is_null() || *own == json!({}))
+    {
+        fields.insert("labels".to_owned(), labels);
+    }
+    errors
 }
 
 fn own_name_label(object: &mut Value) {

@@ -291,7 +291,7 @@ impl Api {
             .collect();
         metadata::set_finalizers(&mut definition, rest);
         let key = definitions.key("", &name);
-        if metadata::released(&definition) {
+        if metadata::released(&definitions.resource, &definition) {
             self.remove(&definitions.resource, &key)?;
         } else {
             self.0

@@ -12,6 +12,8 @@ use crate::{error::ApiError, registry::Resource, store::Key};
 /// Resolved by the garbage collector.
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+/// Namespaces that upstream's NamespaceLifecycle admission keeps. `kube-node-lease` is not among them there either.
+const IMMORTAL: &[&str] = &["default", "kube-public", "kube-system"];
 
 /// The answer to a delete.
 #[derive(Debug)]
@@ -76,6 +78,13 @@ impl Api {
         let resource = &target.resource;
         let live = self.stored(target, &key.namespace, &key.name)?;
         check_preconditions(resource, &live, options)?;
+        if resource.qualified() == "namespaces" && IMMORTAL.contains(&key.name.as_str()) {
+            return Err(ApiError::forbidden(format!(
+                "namespaces {:?} is forbidden: this namespace may not be deleted",
+                key.name
+            ))
+            .within("", "namespaces"));
+        }
         let mut object = (*live).clone();
         let mut finalizers: Vec<String> = metadata::finalizers(&live)
             .filter(|name| *name != FOREGROUND && *name != ORPHAN)
@@ -117,7 +126,7 @@ impl Api {
             };
         }
         if options.dry_run {
-            let removed = metadata::released(&object);
+            let removed = metadata::released(resource, &object);
             return Ok(Deleted {
                 object: if removed { live } else { Arc::new(object) },
                 removed,
@@ -126,7 +135,7 @@ impl Api {
         if Self::is_definition(resource) && self.delete_objects_of(&live)? {
             Self::hold_definition(&mut object);
         }
-        if metadata::released(&object) {
+        if metadata::released(resource, &object) {
             let last = self.remove(resource, key)?.unwrap_or(live);
             return Ok(Deleted {
                 object: last,

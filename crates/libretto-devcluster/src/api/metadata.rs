@@ -67,17 +67,19 @@ pub(super) fn terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// Whether a terminating object has nothing left that holds it.
-pub(super) fn released(object: &Value) -> bool {
+/// Whether a terminating object has nothing left that holds it. Only a Namespace is also held by its `spec`; elsewhere a field of that
+/// name means something else.
+pub(super) fn released(resource: &Resource, object: &Value) -> bool {
     terminating(object)
         && finalizers(object).next().is_none()
         && object["metadata"]["deletionGracePeriodSeconds"]
             .as_i64()
             .unwrap_or(0)
             == 0
-        && object["spec"]["finalizers"]
-            .as_array()
-            .is_none_or(Vec::is_empty)
+        && (resource.qualified() != "namespaces"
+            || object["spec"]["finalizers"]
+                .as_array()
+                .is_none_or(Vec::is_empty))
 }
 
 /// Refuses what later steps could not even look at: a body that is no object, metadata of the wrong types, another kind.

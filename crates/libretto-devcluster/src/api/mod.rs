@@ -13,6 +13,7 @@ mod pods;
 mod read;
 mod scale;
 mod services;
+mod support;
 #[cfg(test)]
 mod tests;
 mod write;

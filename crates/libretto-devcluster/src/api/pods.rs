@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Api, DeleteOptions, Gvr, PODS, Subresource, WriteOptions, metadata};
+use super::{Api, DeleteOptions, Gvr, PODS, Subresource, WriteOptions, metadata, support};
 use crate::{
     error::{ApiError, FieldError},
     registry::table,
@@ -22,7 +22,12 @@ pub(super) fn prepare(
     if old.is_some() {
         return Ok(Vec::new());
     }
+    let mut errors = support::refusals(&object["spec"]);
     let class = quality_of_service(&object["spec"]);
+    let (namespace, name) = (
+        metadata::text(object, "namespace").to_owned(),
+        metadata::text(object, "name").to_owned(),
+    );
     let Some(spec) = metadata::child(object, "spec") else {
         return Ok(Vec::new());
     };
@@ -34,14 +39,55 @@ pub(super) fn prepare(
         spec.insert("serviceAccountName".to_owned(), "default".into());
     }
     let account = spec["serviceAccountName"].clone();
+    known_account(api, &namespace, &name, account.as_str().unwrap_or_default())?;
     spec.insert("serviceAccount".to_owned(), account);
-    let errors = priority(api, spec);
+    errors.extend(priority(api, spec));
     object["status"] = json!({"phase": "Pending", "qosClass": class});
     Ok(errors)
 }
 
+/// Upstream's ServiceAccount admission. `default` may not have been made yet; pods need nothing of it here.
+fn known_account(api: &Api, namespace: &str, pod: &str, account: &str) -> Result<(), ApiError> {
+    let key = crate::store::Key::new(namespace, account);
+    if account == "default"
+        || api
+            .0
+            .store
+            .get(&table("", "serviceaccounts"), &key)
+            .is_some()
+    {
+        return Ok(());
+    }
+    let error = ApiError::forbidden(format!(
+        "pods {pod:?} is forbidden: error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
+    ));
+    Err(error.within("", "pods"))
+}
+
+/// The class of pods that name none. Should there be two, the smaller number counts, as upstream has it.
+fn default_class(api: &Api) -> Option<Arc<Value>> {
+    api.0
+        .store
+        .list(&table("scheduling.k8s.io", "priorityclasses"), None, None)
+        .ok()?
+        .items
+        .into_iter()
+        .map(|(_, class)| class)
+        .filter(|class| class["globalDefault"] == true)
+        .min_by_key(|class| class["value"].as_i64())
+}
+
 /// The number behind a priority class, as the Priority admission plugin writes it.
 fn priority(api: &Api, spec: &mut serde_json::Map<String, Value>) -> Vec<FieldError> {
+    if spec
+        .get("priorityClassName")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+        && let Some(class) = default_class(api)
+    {
+        let name = class["metadata"]["name"].clone();
+        spec.insert("priorityClassName".to_owned(), name);
+    }
     let name = spec
         .get("priorityClassName")
         .and_then(Value::as_str)
@@ -104,7 +150,13 @@ fn quality_of_service(spec: &Value) -> &'static str {
 
 impl Api {
     /// Binds a pod to a node, as a scheduler does; a pod that is bound already is a conflict.
-    pub fn bind(&self, namespace: &str, name: &str, node: &str) -> Result<(), ApiError> {
+    pub fn bind(
+        &self,
+        namespace: &str,
+        name: &str,
+        node: &str,
+        dry_run: bool,
+    ) -> Result<(), ApiError> {
         let target = self.resolve(&PODS)?;
         if node.is_empty() {
             return Err(ApiError::bad_request(
@@ -127,6 +179,9 @@ impl Api {
             return Err(conflict(format!(
                 "pod {name} is already assigned to node {bound:?}"
             )));
+        }
+        if dry_run {
+            return Ok(());
         }
         let mut pod = (*live).clone();
         pod["spec"]["nodeName"] = node.into();

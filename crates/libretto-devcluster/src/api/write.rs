@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{
     Api, DEFAULT_MANAGER, Gvr, NAMESPACES, Patch, Subresource, Target, WriteOptions, admission,
-    convert, metadata,
+    convert, metadata, support,
 };
 use crate::{
     error::{ApiError, FieldError},
-    patch::{self, ApplyError, Manager},
+    patch::{self, Manager},
     schema::TypeSchema,
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Written {
     pub created: bool,
     /// For `Warning` headers.
     pub warnings: Vec<String>,
+    /// The same, for callers that asked to be warned of unknown fields.
+    pub unknown_fields: Vec<String>,
 }
 
 /// What stays the same during one write.
@@ -38,6 +40,7 @@ struct Write<'a> {
     subresource: Subresource,
     options: &'a WriteOptions,
     warnings: Vec<String>,
+    unknown_fields: Vec<String>,
 }
 
 /// Who owns the fields of the new object.
@@ -166,16 +169,25 @@ impl Api {
             subresource,
             options,
             warnings: Vec::new(),
+            unknown_fields: Vec::new(),
         })
     }
 }
 
 impl Write<'_> {
-    fn written(self, object: Arc<Value>, created: bool) -> Written {
+    fn written(mut self, object: Arc<Value>, created: bool) -> Written {
+        if self.subresource == Subresource::None
+            && let Some(why) = self.target.resource.stored_only
+        {
+            let kind = &self.target.resource.kind;
+            self.warnings
+                .push(format!("{kind} is stored and has no effect: {why}"));
+        }
         Written {
             object,
             created,
             warnings: self.warnings,
+            unknown_fields: self.unknown_fields,
         }
     }
 
@@ -242,7 +254,7 @@ impl Write<'_> {
                 fields.join(", ")
             )));
         }
-        self.warnings.extend(
+        self.unknown_fields.extend(
             unknown
                 .iter()
                 .map(|field| format!("unknown field {field:?}")),
@@ -303,12 +315,15 @@ impl Write<'_> {
                 "an applied configuration must carry apiVersion and kind",
             ));
         }
-        self.inspect(&mut config)?;
+        metadata::check_shape(&self.target.resource, &self.target.version, &mut config)?;
         if config["metadata"].get("managedFields").is_some() {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         self.settle_name(&mut config, name)?;
         metadata::settle_namespace(&self.target.resource, &mut config, self.namespace)?;
+        // Before anything is dropped: upstream never applies a part of a configuration.
+        patch::check(&self.schema, &config)?;
+        self.inspect(&mut config)?;
         if let Some(live) = live {
             self.check_preconditions(name, live, &config)?;
         } else if !metadata::text(&config, "uid").is_empty() {
@@ -353,13 +368,7 @@ impl Write<'_> {
             &self.manager(),
             self.options.force,
         )
-        .map_err(|error| match error {
-            ApplyError::Malformed(why) => ApiError::bad_request(format!(
-                "failed to apply {} {name:?}: {why}",
-                self.target.resource.qualified()
-            )),
-            ApplyError::Conflicts(conflicts) => apply_conflict(&conflicts),
-        })
+        .map_err(ApiError::from)
     }
 
     fn create(&mut self, mut object: Value, ownership: Ownership) -> Result<Arc<Value>, ApiError> {
@@ -409,6 +418,7 @@ impl Write<'_> {
         if !errors.is_empty() {
             return Err(self.invalid(&name, &errors));
         }
+        self.warnings.extend(support::warnings(&resource, &object));
         let key = self.target.key(self.namespace, &name);
         if self.api.0.store.get(&resource.table, &key).is_some() {
             return Err(ApiError::already_exists(&resource.qualified(), &name)
@@ -489,14 +499,17 @@ impl Write<'_> {
         if !errors.is_empty() {
             return Err(self.invalid(name, &errors));
         }
+        if self.subresource == Subresource::None && resource.qualified() != "pods" {
+            self.warnings.extend(support::warnings(&resource, &object));
+        }
         if resource.generation && wanted_state_differs(&object, live, self.has_status()) {
             let generation = live["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             metadata::metadata(&mut object).insert("generation".to_owned(), generation.into());
         }
-        if same_but_times(&object, live) && !metadata::released(&object) {
+        if same_but_times(&object, live) && !metadata::released(&resource, &object) {
             return Ok(live.clone());
         }
-        if metadata::released(&object) {
+        if metadata::released(&resource, &object) {
             return self.remove_released(name, object);
         }
         self.put(self.target.key(self.namespace, name), object)
@@ -707,45 +720,4 @@ fn new_finalizers_while_deleting(new: &Value, live: &Value) -> Option<FieldError
             "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
         ),
     })
-}
-
-/// The 409 of server-side apply, in Kubernetes' words: kubectl prints them with its advice.
-fn apply_conflict(conflicts: &[patch::Conflict]) -> ApiError {
-    let mut managers: Vec<&str> = conflicts
-        .iter()
-        .map(|conflict| conflict.manager.as_str())
-        .collect();
-    managers.sort_unstable();
-    managers.dedup();
-    let lines: Vec<String> = managers
-        .iter()
-        .map(|manager| {
-            let fields: Vec<_> = conflicts
-                .iter()
-                .filter(|conflict| conflict.manager == *manager)
-                .map(|conflict| conflict.field.as_str())
-                .collect();
-            if let [field] = fields[..] {
-                format!("conflict with {manager:?}: {field}")
-            } else {
-                format!("conflicts with {manager:?}:\n- {}", fields.join("\n- "))
-            }
-        })
-        .collect();
-    let message = if conflicts.len() == 1 {
-        format!("Apply failed with 1 {}", lines[0])
-    } else {
-        format!(
-            "Apply failed with {} conflicts: {}",
-            conflicts.len(),
-            lines.join("\n")
-        )
-    };
-    let mut error = ApiError::new(409, "Conflict", message);
-    error.details = json!({"causes": conflicts.iter().map(|conflict| json!({
-        "reason": "FieldManagerConflict",
-        "message": format!("conflict with {:?}", conflict.manager),
-        "field": conflict.field,
-    })).collect::<Vec<_>>()});
-    error
 }

@@ -343,7 +343,7 @@ impl Runtime {
                 gone_is_fine(result.map(drop))
             }
             Action::Bind { key, node } => {
-                let result = self.api.bind(&key.namespace, &key.name, &node);
+                let result = self.api.bind(&key.namespace, &key.name, &node, false);
                 self.refresh(&key);
                 gone_is_fine(result)
             }

@@ -122,7 +122,11 @@ impl Call<'_> {
         if let Some(name) = &self.path.name {
             if watch {
                 // A watch of one object is a watch of the collection that selects it.
-                options.field_selector = Some(format!("metadata.name={name}"));
+                let own = options.field_selector.take().filter(|own| !own.is_empty());
+                options.field_selector = Some(match own {
+                    Some(own) => format!("{own},metadata.name={name}"),
+                    None => format!("metadata.name={name}"),
+                });
             } else {
                 let object = self.shared.api.get(self.gvr, self.namespace(), name)?;
                 self.refuse_future(self.query.revision()?)?;
@@ -226,7 +230,11 @@ impl Call<'_> {
             }
             (Some(name @ ("status" | "scale" | "finalize")), "PUT", true) => {
                 let subresource = self.subresource(name)?;
-                self.put(subresource, body::object(&media_type, bytes)?)
+                let object = body::object(&media_type, bytes)?;
+                if subresource == Subresource::Status {
+                    self.require_revision(&object)?;
+                }
+                self.put(subresource, object)
             }
             (None, "PATCH", true) => self.patch(Subresource::None, &media_type, bytes),
             (Some(name @ ("status" | "scale")), "PATCH", true) => {
@@ -238,7 +246,10 @@ impl Call<'_> {
             (Some("binding"), "POST", true) if self.is("", "pods") => {
                 let binding = body::object(&media_type, bytes)?;
                 let node = binding["target"]["name"].as_str().unwrap_or_default();
-                self.shared.api.bind(self.namespace(), self.name(), node)?;
+                let dry = body_dry_run(&binding)? || dry_run(self.query)?;
+                self.shared
+                    .api
+                    .bind(self.namespace(), self.name(), node, dry)?;
                 Ok(created_status())
             }
             (Some("eviction"), "POST", true) if self.is("", "pods") => {
@@ -415,8 +426,9 @@ impl Call<'_> {
         if written.created {
             *response.status_mut() = StatusCode::CREATED;
         }
+        body::warn(&mut response, &written.warnings);
         if self.field_validation()? == FieldValidation::Warn {
-            body::warn(&mut response, &written.warnings);
+            body::warn(&mut response, &written.unknown_fields);
         }
         Ok(response)
     }
@@ -486,6 +498,20 @@ impl Call<'_> {
         const LEAST_SECONDS: i64 = 600;
         /// A year: longer than any development cluster lives.
         const MOST_SECONDS: i64 = 365 * 24 * 3600;
+        if !request["spec"]["boundObjectRef"].is_null() {
+            return Err(ApiError::invalid(
+                "authentication.k8s.io",
+                "TokenRequest",
+                self.name(),
+                &[FieldError {
+                    reason: "FieldValueForbidden",
+                    field: "spec.boundObjectRef".to_owned(),
+                    message:
+                        "Forbidden: tokens of this cluster are not bound to objects; leave it out"
+                            .to_owned(),
+                }],
+            ));
+        }
         let account = self
             .shared
             .api
@@ -540,6 +566,19 @@ fn dry_run(query: &Query) -> Result<bool, ApiError> {
     }
 }
 
+/// `dryRun` of a body: a list that may only say `All`.
+fn body_dry_run(given: &Value) -> Result<bool, ApiError> {
+    match given["dryRun"].as_array().map(Vec::as_slice) {
+        None | Some([]) => Ok(false),
+        Some(items) => match items.iter().find(|item| *item != "All") {
+            None => Ok(true),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "dryRun: Unsupported value: {other}: supported values: \"All\""
+            ))),
+        },
+    }
+}
+
 /// From the body first, then from the query.
 fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiError> {
     let propagation = given["propagationPolicy"]
@@ -557,9 +596,7 @@ fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiErro
         }
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let in_body = given["dryRun"]
-        .as_array()
-        .is_some_and(|items| items.iter().any(|item| item == "All"));
+    let in_body = body_dry_run(given)?;
     Ok(DeleteOptions {
         propagation,
         uid: text(&given["preconditions"]["uid"]),

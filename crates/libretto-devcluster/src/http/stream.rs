@@ -190,6 +190,23 @@ async fn logs(
             Ok::<_, ApiError>(jiff::Timestamp::now().duration_since(time).as_secs())
         })
         .transpose()?;
+    let refused = |why: &str| {
+        ApiError::new(
+            422,
+            "Invalid",
+            format!("PodLogOptions \"\" is invalid: {why}"),
+        )
+    };
+    if since_time.is_some() && query.text("sinceSeconds").is_some() {
+        return Err(refused(
+            "at most one of sinceTime or sinceSeconds may be specified",
+        ));
+    }
+    if query.text("stream").is_some_and(|stream| stream != "All") {
+        return Err(refused(
+            "stream: Forbidden: this cluster keeps both streams in one log; leave it out",
+        ));
+    }
     let options = LogOptions {
         container: query.text("container"),
         follow: query.flag("follow")?,

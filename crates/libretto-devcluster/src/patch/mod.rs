@@ -150,6 +150,11 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
     )
 }
 
+/// Whether `config` has only fields of its type, in the right form. `apply` asks it too; this is for callers that prune first.
+pub fn check(schema: &TypeSchema, config: &Value) -> Result<(), ApplyError> {
+    apply::check(schema, config)
+}
+
 /// Server-side apply of `config` on `live` (`None` creates). The result carries `metadata.managedFields`; when nothing but a time
 /// stamp would change, the result equals `live`.
 pub fn apply(

@@ -18,6 +18,8 @@ struct Row {
     extras: &'static [Extra],
     /// Field selectors beside the metadata ones.
     selectable: &'static [&'static str],
+    /// See [`Resource::stored_only`].
+    stored_only: Option<&'static str>,
 }
 
 /// Properties few resources have.
@@ -131,6 +133,7 @@ const fn row(
         traits,
         extras: &[],
         selectable: &[],
+        stored_only: None,
     }
 }
 
@@ -154,7 +157,16 @@ impl Row {
         self.selectable = fields;
         self
     }
+
+    const fn stored(mut self, why: &'static str) -> Self {
+        self.stored_only = Some(why);
+        self
+    }
 }
+
+const NO_WEBHOOKS: &str = "this cluster calls no admission webhooks";
+const NO_INGRESS: &str = "no ingress controller runs here; use libretto port-forward";
+const NO_CSI: &str = "no CSI driver runs here; use the StorageClass local";
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
@@ -164,45 +176,45 @@ const ROWS: &[Row] = &[
     row("", "v1", "ConfigMap", ("configmaps", "configmap"), &["cm"], &[]),
     row("", "v1", "Endpoints", ("endpoints", "endpoints"), &["ep"], &[]),
     row("", "v1", "Event", ("events", "event"), &["ev"], &[]).fields(EVENT_FIELDS),
-    row("", "v1", "LimitRange", ("limitranges", "limitrange"), &["limits"], &[]),
+    row("", "v1", "LimitRange", ("limitranges", "limitrange"), &["limits"], &[]).stored("its defaults and bounds are not applied; set requests and limits in the pods"),
     row("", "v1", "Namespace", ("namespaces", "namespace"), &["ns"], &[ClusterScoped, Status, LabelNames]).extras(NAMESPACE_EXTRAS).fields(&["status.phase"]),
     row("", "v1", "Node", ("nodes", "node"), &["no"], &[ClusterScoped, Status]).fields(&["spec.unschedulable"]),
     row("", "v1", "PersistentVolume", ("persistentvolumes", "persistentvolume"), &["pv"], &[ClusterScoped, Status]),
     row("", "v1", "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), &["pvc"], &[Status]),
     row("", "v1", "Pod", ("pods", "pod"), &["po"], &[Status, Generation]).all().extras(POD_EXTRAS).fields(POD_FIELDS),
     row("", "v1", "PodTemplate", ("podtemplates", "podtemplate"), &[], &[Generation]),
-    row("", "v1", "ReplicationController", ("replicationcontrollers", "replicationcontroller"), &["rc"], &[Status, Generation]).all().fields(&["status.replicas"]),
-    row("", "v1", "ResourceQuota", ("resourcequotas", "resourcequota"), &["quota"], &[Status]),
+    row("", "v1", "ReplicationController", ("replicationcontrollers", "replicationcontroller"), &["rc"], &[Status, Generation]).all().fields(&["status.replicas"]).stored("no pods are made for it; use a Deployment or a ReplicaSet"),
+    row("", "v1", "ResourceQuota", ("resourcequotas", "resourcequota"), &["quota"], &[Status]).stored("nothing is counted and no request is refused because of it"),
     row("", "v1", "Secret", ("secrets", "secret"), &[], &[]).fields(&["type"]),
     row("", "v1", "Service", ("services", "service"), &["svc"], &[Status, ServiceNames]).all().fields(&["spec.clusterIP", "spec.type"]),
     row("", "v1", "ServiceAccount", ("serviceaccounts", "serviceaccount"), &["sa"], &[]).extras(ACCOUNT_EXTRAS),
-    row(ADMISSION, "v1", "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"), &[], &[ClusterScoped, Generation]).extensions(),
-    row(ADMISSION, "v1", "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"), &[], &[ClusterScoped, Generation]).extensions(),
+    row(ADMISSION, "v1", "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"), &[], &[ClusterScoped, Generation]).extensions().stored(NO_WEBHOOKS),
+    row(ADMISSION, "v1", "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"), &[], &[ClusterScoped, Generation]).extensions().stored(NO_WEBHOOKS),
     row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"), &["crd", "crds"], &[ClusterScoped, Status, Generation, Conditional]).extensions(),
     row("apps", "v1", "ControllerRevision", ("controllerrevisions", "controllerrevision"), &[], &[]),
     row("apps", "v1", "DaemonSet", ("daemonsets", "daemonset"), &["ds"], &[Status, Generation]).all(),
     row("apps", "v1", "Deployment", ("deployments", "deployment"), &["deploy"], &[Status, Scale, Generation]).all(),
     row("apps", "v1", "ReplicaSet", ("replicasets", "replicaset"), &["rs"], &[Status, Scale, Generation]).all().fields(&["status.replicas"]),
     row("apps", "v1", "StatefulSet", ("statefulsets", "statefulset"), &["sts"], &[Status, Scale, Generation]).all(),
-    row("autoscaling", "v2", "HorizontalPodAutoscaler", ("horizontalpodautoscalers", "horizontalpodautoscaler"), &["hpa"], &[Status]).all(),
+    row("autoscaling", "v2", "HorizontalPodAutoscaler", ("horizontalpodautoscalers", "horizontalpodautoscaler"), &["hpa"], &[Status]).all().stored("nothing is scaled by it; set the number of replicas yourself"),
     row("batch", "v1", "CronJob", ("cronjobs", "cronjob"), &["cj"], &[Status, Generation]).all(),
     row("batch", "v1", "Job", ("jobs", "job"), &[], &[Status, Generation]).all().fields(&["status.successful"]),
     row("coordination.k8s.io", "v1", "Lease", ("leases", "lease"), &[], &[Conditional]),
     row("discovery.k8s.io", "v1", "EndpointSlice", ("endpointslices", "endpointslice"), &[], &[Generation]),
     row("events.k8s.io", "v1", "Event", ("events", "event"), &["ev"], &[]).fields(NEW_EVENT_FIELDS),
-    row("networking.k8s.io", "v1", "Ingress", ("ingresses", "ingress"), &["ing"], &[Status, Generation]),
-    row("networking.k8s.io", "v1", "IngressClass", ("ingressclasses", "ingressclass"), &[], &[ClusterScoped, Generation]),
-    row("networking.k8s.io", "v1", "NetworkPolicy", ("networkpolicies", "networkpolicy"), &["netpol"], &[Generation]),
+    row("networking.k8s.io", "v1", "Ingress", ("ingresses", "ingress"), &["ing"], &[Status, Generation]).stored(NO_INGRESS),
+    row("networking.k8s.io", "v1", "IngressClass", ("ingressclasses", "ingressclass"), &[], &[ClusterScoped, Generation]).stored(NO_INGRESS),
+    row("networking.k8s.io", "v1", "NetworkPolicy", ("networkpolicies", "networkpolicy"), &["netpol"], &[Generation]).stored("no traffic is restricted by it"),
     row("policy", "v1", "PodDisruptionBudget", ("poddisruptionbudgets", "poddisruptionbudget"), &["pdb"], &[Status, Generation, Conditional]),
     row(RBAC, "v1", "ClusterRole", ("clusterroles", "clusterrole"), &[], &[ClusterScoped, SegmentNames]),
     row(RBAC, "v1", "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), &[], &[ClusterScoped, SegmentNames]),
     row(RBAC, "v1", "Role", ("roles", "role"), &[], &[SegmentNames]),
     row(RBAC, "v1", "RoleBinding", ("rolebindings", "rolebinding"), &[], &[SegmentNames]),
     row("scheduling.k8s.io", "v1", "PriorityClass", ("priorityclasses", "priorityclass"), &["pc"], &[ClusterScoped, Generation]),
-    row("storage.k8s.io", "v1", "CSIDriver", ("csidrivers", "csidriver"), &[], &[ClusterScoped]),
-    row("storage.k8s.io", "v1", "CSINode", ("csinodes", "csinode"), &[], &[ClusterScoped]),
+    row("storage.k8s.io", "v1", "CSIDriver", ("csidrivers", "csidriver"), &[], &[ClusterScoped]).stored(NO_CSI),
+    row("storage.k8s.io", "v1", "CSINode", ("csinodes", "csinode"), &[], &[ClusterScoped]).stored(NO_CSI),
     row("storage.k8s.io", "v1", "StorageClass", ("storageclasses", "storageclass"), &["sc"], &[ClusterScoped]),
-    row("storage.k8s.io", "v1", "VolumeAttachment", ("volumeattachments", "volumeattachment"), &[], &[ClusterScoped, Status]),
+    row("storage.k8s.io", "v1", "VolumeAttachment", ("volumeattachments", "volumeattachment"), &[], &[ClusterScoped, Status]).stored(NO_CSI),
 ];
 
 pub(super) fn resources() -> Vec<Resource> {
@@ -259,6 +271,7 @@ fn resource(row: &Row) -> Resource {
         names,
         generation: has(Generation),
         conditional_updates: has(Conditional),
+        stored_only: row.stored_only,
         custom: None,
     }
 }

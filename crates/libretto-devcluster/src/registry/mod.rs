@@ -77,6 +77,8 @@ pub struct Resource {
     pub generation: bool,
     /// Whether an update over HTTP must name the resourceVersion it is based on.
     pub conditional_updates: bool,
+    /// Why nothing follows from objects of this kind here. Whoever writes one is warned: a 201 alone would be a promise.
+    pub stored_only: Option<&'static str>,
     pub custom: Option<Arc<CustomType>>,
 }
 
@@ -285,6 +287,7 @@ impl Registry {
             names: NameRule::Subdomain,
             generation: true,
             conditional_updates: true,
+            stored_only: None,
             custom: Some(custom.clone()),
         };
         self.resources.write().insert(

@@ -45,10 +45,7 @@ pub(super) fn apply(
             "metadata.managedFields must be nil".to_owned(),
         ));
     }
-    let problems = typed::check(node, config);
-    if !problems.is_empty() {
-        return Err(ApplyError::Malformed(typed::describe(config, &problems)));
-    }
+    check(schema, config)?;
     let config = applicable(schema, config, &manager.subresource);
     let created = json!({});
     let live_object = live.unwrap_or(&created);
@@ -99,6 +96,14 @@ pub(super) fn apply(
     });
     managers::store(&mut result, entries);
     Ok(result)
+}
+
+pub(super) fn check(schema: &TypeSchema, config: &Value) -> Result<(), ApplyError> {
+    let problems = typed::check(Some(schema.root()), config);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(ApplyError::Malformed(typed::describe(config, &problems)))
 }
 
 pub(super) fn track_update(
