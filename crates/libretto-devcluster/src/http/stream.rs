@@ -43,6 +43,8 @@ const CLOSE: u8 = 255;
 const PIECE: usize = 32 << 10;
 /// Messages waiting for a slow client; with `PIECE` half a megabyte, then the command is slowed down.
 const QUEUE: usize = 16;
+/// How often a client is looked for while its input waits: a person's patience.
+const PROBE: Duration = Duration::from_secs(2);
 /// A command that has ended may have left a background process with its output open; it is not waited for longer.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// Ports of one forward request; a kubelet has no limit, a person has a few.
@@ -310,7 +312,7 @@ async fn converse(socket: WebSocket, session: Result<ExecSession, ApiError>) {
         }
     };
     let ExecSession {
-        mut stdin,
+        stdin,
         stdout,
         stderr,
         resize,
@@ -332,16 +334,45 @@ async fn converse(socket: WebSocket, session: Result<ExecSession, ApiError>) {
             readers.spawn(copy_out(channel, reader, outgoing.clone()));
         }
     }
+    // A command that does not read must not keep us from seeing its end, nor the client's.
+    let (input, pieces) = mpsc::channel::<Bytes>(QUEUE);
+    let mut input = stdin.map(|stdin| {
+        tokio::spawn(write_in(stdin, pieces));
+        input
+    });
+    // What did not fit into the queue. While there is any, nothing more is read, so the client is held back, too.
+    let mut waiting: Option<Bytes> = None;
+    let mut probe = tokio::time::interval(PROBE);
+    let mut closed = input.is_none();
     let code = loop {
+        if closed {
+            input = None;
+            waiting = None;
+        }
+        let room = async {
+            match &input {
+                Some(input) => input.reserve().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             code = &mut exit => break code.ok(),
-            received = source.next() => match received {
-                Some(Ok(Message::Binary(frame))) => {
-                    if take_in(&frame, &mut stdin, &resize).await.is_err() {
-                        // The command has closed its input; what is still sent is dropped.
-                        stdin = None;
-                    }
-                }
+            permit = room, if waiting.is_some() => match permit {
+                Ok(permit) => permit.send(waiting.take().unwrap_or_default()),
+                // The command has closed its input; what is still sent is dropped.
+                Err(_) => closed = true,
+            },
+            // Unread messages hide the client's close, so it is asked; a write to somebody gone fails and ends the sender.
+            _ = probe.tick(), if waiting.is_some() => {
+                let _ = outgoing.try_send(Message::Ping(Bytes::new()));
+            }
+            () = outgoing.closed() => break None,
+            received = source.next(), if waiting.is_none() => match received {
+                Some(Ok(Message::Binary(frame))) => match take_in(&frame, &resize) {
+                    Some(Input::Data(data)) => waiting = (!closed).then_some(data),
+                    Some(Input::End) => closed = true,
+                    _ => {}
+                },
                 Some(Ok(Message::Close(_)) | Err(_)) | None => break None,
                 Some(Ok(_)) => {}
             },
@@ -381,19 +412,26 @@ async fn copy_out(
     }
 }
 
-/// One message of the client.
-async fn take_in(
-    frame: &Bytes,
-    stdin: &mut Option<Pin<Box<dyn AsyncWrite + Send>>>,
-    resize: &mpsc::Sender<(u16, u16)>,
-) -> std::io::Result<()> {
-    match frame.split_first() {
-        Some((&STDIN, data)) => {
-            if let Some(stdin) = stdin {
-                stdin.write_all(data).await?;
-                stdin.flush().await?;
-            }
+/// Feeds the command until the queue is closed, which ends its input, or until it reads no more.
+async fn write_in(mut stdin: Pin<Box<dyn AsyncWrite + Send>>, mut pieces: mpsc::Receiver<Bytes>) {
+    while let Some(data) = pieces.recv().await {
+        if stdin.write_all(&data).await.is_err() || stdin.flush().await.is_err() {
+            return;
         }
+    }
+    let _ = stdin.shutdown().await;
+}
+
+/// What a message means for the command's input.
+enum Input {
+    Data(Bytes),
+    End,
+}
+
+/// One message of the client.
+fn take_in(frame: &Bytes, resize: &mpsc::Sender<(u16, u16)>) -> Option<Input> {
+    match frame.split_first() {
+        Some((&STDIN, _)) => return Some(Input::Data(frame.slice(1..))),
         Some((&RESIZE, data)) => {
             let size: Value = serde_json::from_slice(data).unwrap_or_default();
             let side = |name: &str| {
@@ -406,14 +444,10 @@ async fn take_in(
                 let _ = resize.try_send((columns, rows));
             }
         }
-        Some((&CLOSE, [STDIN])) => {
-            if let Some(mut open) = stdin.take() {
-                let _ = open.shutdown().await;
-            }
-        }
+        Some((&CLOSE, [STDIN])) => return Some(Input::End),
         _ => {}
     }
-    Ok(())
+    None
 }
 
 /// Two channels per port: data and error.
