@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::cache::{Cache, ObjectKey};
-use super::kinds::{POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS};
+use super::kinds::{DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, STATEFUL_SETS};
 use super::object::{self, after, deleting, entries, int, items};
 use super::plan::{Controller, Plan};
 use super::{pods, selector};
@@ -141,9 +141,18 @@ fn expected_scale(cache: &Cache, members: &[&Value]) -> Result<i64, String> {
                 object::name(pod)
             ));
         }
-        let Some((_, controller)) = cache.by_uid(uid) else {
+        let Some((key, mut controller)) = cache.by_uid(uid) else {
             continue;
         };
+        let mut uid = uid;
+        // During a rollout two ReplicaSets share the size that their Deployment asks for.
+        if key.gvr == REPLICA_SETS
+            && let Some((above, deployment)) = cache.by_uid(object::controller_uid(controller))
+            && above.gvr == DEPLOYMENTS
+        {
+            uid = object::uid(deployment);
+            controller = deployment;
+        }
         // Custom resources that own pods directly have a size only if they look like everybody else.
         let Some(size) = int(controller, "/spec/replicas") else {
             let kind = object::text(controller, "/kind");
@@ -252,5 +261,29 @@ mod tests {
                 Plan::default()
             );
         }
+    }
+
+    #[test]
+    fn a_rollout_counts_its_deployment_once() {
+        let mut cache = Cache::default();
+        let owned = |name: &str, uid: &str, owner: &str| {
+            json!({
+                "namespace": "n", "name": name, "uid": uid, "resourceVersion": "1",
+                "ownerReferences": [{"uid": owner, "controller": true}],
+            })
+        };
+        cache.put(&DEPLOYMENTS, Arc::new(json!({
+            "metadata": {"namespace": "n", "name": "web", "uid": "d", "resourceVersion": "1"}, "spec": {"replicas": 3},
+        })));
+        for (name, size) in [("old", 2), ("new", 2)] {
+            cache.put(
+                &REPLICA_SETS,
+                Arc::new(json!({"metadata": owned(name, name, "d"), "spec": {"replicas": size}})),
+            );
+        }
+        let pods = [("p1", "old"), ("p2", "new")]
+            .map(|(name, owner)| json!({"metadata": owned(name, name, owner)}));
+        let members: Vec<&Value> = pods.iter().collect();
+        assert_eq!(expected_scale(&cache, &members), Ok(3));
     }
 }
