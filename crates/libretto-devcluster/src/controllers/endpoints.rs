@@ -313,7 +313,7 @@ fn slice(
     endpoints: &[Value],
 ) -> (String, Value) {
     // A stable name per set of ports: a restart finds the slice it made before instead of making another.
-    let hash = object::short_hash(&[&group.into(), &index.into()]);
+    let hash = object::short_hash(&[&object::name(service).into(), &group.into(), &index.into()]);
     let mut base = object::name(service).to_owned();
     // 63 for a label, minus dash and five characters of hash.
     base.truncate(57);

@@ -81,7 +81,15 @@ impl Server {
     }
 
     async fn accept(&self, listener: tokio::net::TcpListener) {
+        let mut told = false;
         loop {
+            if !told && self.connections.available_permits() == 0 {
+                told = true;
+                tracing::warn!(
+                    limit = CONNECTION_LIMIT,
+                    "every connection is in use; further clients wait until one ends (told once)"
+                );
+            }
             let Ok(permit) = self.connections.clone().acquire_owned().await else {
                 return;
             };
