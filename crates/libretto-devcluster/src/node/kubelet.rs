@@ -388,7 +388,7 @@ fn observe(node: &Arc<Inner>, object: &Value) {
     }
     let (updates, receiver) = watch::channel(Arc::new(pod));
     let context = Arc::new(PodContext::new(node.clone(), receiver));
-    let task = tokio::spawn(pod::run(context.clone()));
+    let task = tokio::spawn(pod::supervised(context.clone()));
     pods.insert(
         uid,
         Worker {

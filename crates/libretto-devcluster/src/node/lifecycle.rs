@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Container as Spec, Probe, SecurityContext};
+use k8s_openapi::api::core::v1::{Container as Spec, Pod, Probe, SecurityContext};
 use nix::sys::signal::Signal;
 use tokio::{
     sync::{mpsc, watch},
@@ -61,7 +61,7 @@ enum Refusal {
 }
 
 /// Runs the container until it will not be started again. The last exit code; `None` when it was stopped before it ever ran.
-pub(crate) async fn run(pod: Arc<PodContext>, spec: Spec, kind: Kind) -> Option<i32> {
+pub(crate) async fn run(pod: Arc<PodContext>, mut spec: Spec, kind: Kind) -> Option<i32> {
     let mut stop = match kind {
         Kind::Sidecar => pod.stop_sidecars.subscribe(),
         Kind::Init | Kind::Main => pod.stop.subscribe(),
@@ -77,6 +77,10 @@ pub(crate) async fn run(pod: Arc<PodContext>, spec: Spec, kind: Kind) -> Option<
     loop {
         if stop.borrow().is_some() {
             return code;
+        }
+        if let Some(image) = image_of(&pod.object(), &spec.name) {
+            pod.update(&spec.name, |model| model.image.clone_from(&image));
+            spec.image = Some(image);
         }
         let began = Instant::now();
         match start(&pod, &spec).await {
@@ -127,7 +131,9 @@ pub(crate) async fn run(pod: Arc<PodContext>, spec: Spec, kind: Kind) -> Option<
             "OnFailure" => code != Some(0),
             _ => false,
         };
-        if !again || stop.borrow().is_some() {
+        // A changed image is run whatever the policy says, as a kubelet does.
+        let changed = kind != Kind::Init && image_of(&pod.object(), &spec.name) != spec.image;
+        if !(again || changed) || stop.borrow().is_some() {
             return code;
         }
         if began.elapsed() >= BACK_OFF_FORGOTTEN {
@@ -280,8 +286,13 @@ async fn start(pod: &Arc<PodContext>, spec: &Spec) -> Result<Started, Refusal> {
             model.state = State::Running {
                 started_at: at.clone(),
             };
-            model.started = spec.startup_probe.is_none();
-            model.ready = spec.startup_probe.is_none() && spec.readiness_probe.is_none();
+            // With a postStart hook these wait for its end.
+            let hook = spec
+                .lifecycle
+                .as_ref()
+                .is_some_and(|lifecycle| lifecycle.post_start.is_some());
+            model.started = spec.startup_probe.is_none() && !hook;
+            model.ready = model.started && spec.readiness_probe.is_none();
         }
     });
     Ok(Started {
@@ -703,6 +714,13 @@ async fn attend(
                 pod.update(&spec.name, |model| model.ready = false);
                 shut_down(pod, spec, &target, &mut container, deadline).await
             }
+            () = image_changed(pod, spec) => {
+                let reason = format!("Container {} definition changed, will be restarted", spec.name);
+                pod.event(&spec.name, Severity::Normal, "Killing", &reason);
+                let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+                pod.update(&spec.name, |model| model.ready = false);
+                shut_down(pod, spec, &target, &mut container, deadline).await
+            }
             () = &mut watched => unreachable_end(),
         }
     };
@@ -726,6 +744,30 @@ async fn attend(
         started_at: Some(at),
         finished_at: now(),
         container_id: id,
+    }
+}
+
+/// The image the pod asks for now; the only field of a container that may change.
+fn image_of(pod: &Pod, container: &str) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .find(|one| one.name == container)?
+        .image
+        .clone()
+}
+
+/// Resolves when the pod asks for another image than this run has.
+async fn image_changed(pod: &PodContext, spec: &Spec) {
+    let mut object = pod.follow();
+    let changed = object
+        .wait_for(|pod| image_of(pod, &spec.name) != spec.image)
+        .await
+        .is_ok();
+    if !changed {
+        // The object is gone; the stop follows from elsewhere.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -793,8 +835,14 @@ async fn watch_health(
         .lifecycle
         .as_ref()
         .and_then(|lifecycle| lifecycle.post_start.as_ref())
-        && let Err(message) = target.handle(hook).await
     {
+        let Err(message) = target.handle(hook).await else {
+            pod.update(&spec.name, |model| {
+                model.started = spec.startup_probe.is_none();
+                model.ready = model.started && spec.readiness_probe.is_none();
+            });
+            return probe_health(pod, spec, target, kill).await;
+        };
         pod.event(
             &spec.name,
             Severity::Warning,
@@ -802,7 +850,18 @@ async fn watch_health(
             &format!("PostStartHook failed: {message}"),
         );
         let _ = kill.send(("FailedPostStartHook".to_owned(), None)).await;
+        return std::future::pending().await;
     }
+    probe_health(pod, spec, target, kill).await;
+}
+
+/// Probes; never ends either.
+async fn probe_health(
+    pod: &Arc<PodContext>,
+    spec: &Spec,
+    target: &Target<'_, InContainer>,
+    kill: mpsc::Sender<(String, Option<i64>)>,
+) {
     if let Some(probe) = &spec.startup_probe {
         probes::run(ProbeKind::Startup, probe, target, |verdict| match verdict {
             Verdict::Healthy => {

@@ -6,11 +6,13 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
@@ -97,6 +99,11 @@ impl PodContext {
     /// The pod as the API server has it now.
     pub(crate) fn object(&self) -> Arc<Pod> {
         self.object.borrow().clone()
+    }
+
+    /// The pod as it changes.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Pod>> {
+        self.object.clone()
     }
 
     pub(crate) fn restart_policy(&self) -> String {
@@ -328,8 +335,38 @@ fn kind_of_init(container: &Spec) -> Kind {
     }
 }
 
-/// The pod's whole life on this node.
-pub(crate) async fn run(pod: Arc<PodContext>) {
+/// The pod's whole life on this node. After a panic the pod has failed, but still leaves when it is deleted.
+pub(crate) async fn supervised(pod: Arc<PodContext>) {
+    if AssertUnwindSafe(run(pod.clone()))
+        .catch_unwind()
+        .await
+        .is_ok()
+    {
+        return;
+    }
+    let message = "the node's worker for this pod panicked, which is a defect: please report it with the cluster's log; delete the pod to have it made anew";
+    tracing::error!(pod = %pod.full_name(), message);
+    pod.event("", Severity::Warning, "InternalError", message);
+    kill_now(&pod);
+    if let Some(address) = pod.address.lock().take() {
+        pod.node.addresses.lock().release(address);
+    }
+    pod.update_pod(|model| {
+        model.failed = Some(("InternalError".to_owned(), message.to_owned()));
+        model.sandbox_ready = false;
+    });
+    if pod.node.is_shutting_down() {
+        return;
+    }
+    flush_status(&pod);
+    let mut object = pod.object.clone();
+    let _ = object
+        .wait_for(|pod| pod.metadata.deletion_timestamp.is_some())
+        .await;
+    leave(&pod);
+}
+
+async fn run(pod: Arc<PodContext>) {
     let completed = is_completed(&pod.object());
     let cut_off =
         pod.restart_policy() == "Never" && pod.model.lock().containers.iter().any(was_cut_off);
@@ -357,6 +394,11 @@ pub(crate) async fn run(pod: Arc<PodContext>) {
             flush_status(&pod);
         }
     }
+    leave(&pod);
+}
+
+/// The end: no directory and no object is left. Objects stay at a shutdown.
+fn leave(pod: &PodContext) {
     if pod.node.is_shutting_down() {
         return;
     }
