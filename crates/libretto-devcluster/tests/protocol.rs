@@ -218,6 +218,14 @@ async fn yaml_bodies_and_warnings() {
     assert_eq!(answer.code, 201, "{}", answer.text);
     let warning = answer.headers["warning"].to_str().unwrap();
     assert!(warning.contains("LimitRange is stored and has no effect"));
+    let job = "{metadata: {name: j}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}";
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let answer = request(&cluster, "POST", jobs, &yaml, job).await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
+    let path = format!("{jobs}/j");
+    let answer = request(&cluster, "DELETE", &path, &[], "").await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("child pods are preserved by default"));
     let answer = request(
         &cluster,
         "POST",

@@ -86,6 +86,9 @@ impl Api {
             .within("", "namespaces"));
         }
         let mut object = (*live).clone();
+        let propagation = options
+            .propagation
+            .unwrap_or_else(|| default_propagation(resource, &live));
         let mut finalizers: Vec<String> = metadata::finalizers(&live)
             .filter(|name| *name != FOREGROUND && *name != ORPHAN)
             .map(str::to_owned)
@@ -95,7 +98,7 @@ impl Api {
             // A second delete does not change what the first one asked of the garbage collector.
             finalizers = metadata::finalizers(&live).map(str::to_owned).collect();
         } else {
-            match options.propagation {
+            match propagation {
                 Propagation::Background => {}
                 Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
                 Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
@@ -166,6 +169,23 @@ impl Api {
             self.after_removal(resource, last)?;
         }
         Ok(last)
+    }
+}
+
+/// Without a policy, finalizers that somebody has set say what to do; else the oldest APIs leave their dependents alone, as ever.
+fn default_propagation(resource: &Resource, live: &Value) -> Propagation {
+    let set = |wanted: &str| metadata::finalizers(live).any(|name| name == wanted);
+    if set(ORPHAN) {
+        Propagation::Orphan
+    } else if set(FOREGROUND) {
+        Propagation::Foreground
+    } else if matches!(
+        resource.qualified().as_str(),
+        "jobs.batch" | "replicationcontrollers"
+    ) {
+        Propagation::Orphan
+    } else {
+        Propagation::Background
     }
 }
 

@@ -97,9 +97,8 @@ pub enum Patch {
 }
 
 /// How dependents are treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Propagation {
-    #[default]
     Background,
     Foreground,
     Orphan,
@@ -108,7 +107,8 @@ pub enum Propagation {
 /// Options of a delete.
 #[derive(Debug, Clone, Default)]
 pub struct DeleteOptions {
-    pub propagation: Propagation,
+    /// `None`: what an earlier wish left in the finalizers, else what is usual for the resource.
+    pub propagation: Option<Propagation>,
     /// Only this incarnation.
     pub uid: Option<String>,
     pub resource_version: Option<String>,

@@ -157,6 +157,7 @@ fn collect(cache: &Cache, key: &ObjectKey, value: &Value, plan: &mut Plan) {
     plan.push(Action::Collect {
         key: key.clone(),
         uid: object::uid(value).to_owned(),
+        resource_version: text(value, "/metadata/resourceVersion").to_owned(),
         owners: absent,
         propagation,
     });

@@ -4,8 +4,12 @@
 //! nothing changes sees no writes from here.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use crate::api::Api;
 
@@ -96,13 +100,36 @@ pub struct Options {
     pub root_ca: String,
 }
 
+/// Before the controllers start anew after a panic: one that recurs must not fill the log.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// Starts every controller on the current tokio runtime; they stop when the returned guard is dropped.
 pub fn start(api: Api, volumes: Arc<dyn VolumeStore>, options: Options) -> Controllers {
-    let paths = Arc::clone(&volumes);
+    Controllers {
+        task: tokio::spawn(supervise(move || runtime(&api, &volumes, &options))),
+    }
+}
+
+/// Runs the controllers until they end by themselves. What they know is read from the API, so after a panic they begin anew.
+async fn supervise(build: impl Fn() -> runtime::Runtime) {
+    while AssertUnwindSafe(build().run())
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        tracing::error!(
+            "the controllers panicked and are started anew. This is a defect: please report it"
+        );
+        tokio::time::sleep(RESTART_PAUSE).await;
+    }
+}
+
+fn runtime(api: &Api, volumes: &Arc<dyn VolumeStore>, options: &Options) -> runtime::Runtime {
+    let paths = Arc::clone(volumes);
     let bootstrap = bootstrap::Bootstrap {
         api_server: options.api_server,
-        service_ip: options.service_ip,
-        root_ca: options.root_ca,
+        service_ip: options.service_ip.clone(),
+        root_ca: options.root_ca.clone(),
     };
     let controllers: Vec<Box<dyn plan::Controller>> = vec![
         Box::new(bootstrap),
@@ -126,10 +153,7 @@ pub fn start(api: Api, volumes: Arc<dyn VolumeStore>, options: Options) -> Contr
         .into_iter()
         .map(|key| (0, key))
         .collect();
-    let runtime = runtime::Runtime::new(api, volumes, controllers, first);
-    Controllers {
-        task: tokio::spawn(runtime.run()),
-    }
+    runtime::Runtime::new(api.clone(), Arc::clone(volumes), controllers, first)
 }
 
 /// Running controllers.
@@ -141,5 +165,82 @@ pub struct Controllers {
 impl Drop for Controllers {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod supervision {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use super::{
+        cache::{Cache, ObjectKey},
+        plan::{Controller, Plan},
+    };
+
+    /// Panics when it first hears of anything, and whenever it looks at `bad`.
+    struct Brittle {
+        shaken: Arc<AtomicBool>,
+        seen: mpsc::UnboundedSender<String>,
+    }
+
+    impl Controller for Brittle {
+        fn component(&self) -> &'static str {
+            "brittle"
+        }
+
+        fn touched(&self, _: &Cache, key: &ObjectKey, _: &Value, dirty: &mut Vec<ObjectKey>) {
+            assert!(self.shaken.swap(true, Ordering::Relaxed), "the first touch");
+            if key.gvr == kinds::CONFIG_MAPS {
+                dirty.push(key.clone());
+            }
+        }
+
+        fn reconcile(&self, _: &Cache, key: &ObjectKey, _: Timestamp) -> Plan {
+            let _ = self.seen.send(key.name.clone());
+            assert_ne!(key.name, "bad");
+            Plan::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_stops_neither_the_others_nor_the_next_start() {
+        let api = Api::in_memory();
+        for name in ["bad", "good"] {
+            let object = json!({"metadata": {"name": name}});
+            api.create(
+                &kinds::CONFIG_MAPS,
+                "default",
+                object,
+                &crate::api::WriteOptions::default(),
+            )
+            .unwrap();
+        }
+        let (seen, mut names) = mpsc::unbounded_channel();
+        let shaken = Arc::new(AtomicBool::new(false));
+        let directory = tempfile::tempdir().unwrap();
+        let volumes: Arc<dyn VolumeStore> = Arc::new(DirectoryVolumes::new(directory.path()));
+        let task = tokio::spawn(supervise(move || {
+            let brittle = Brittle {
+                shaken: Arc::clone(&shaken),
+                seen: seen.clone(),
+            };
+            runtime::Runtime::new(
+                api.clone(),
+                Arc::clone(&volumes),
+                vec![Box::new(brittle)],
+                Vec::new(),
+            )
+        }));
+        let mut found = Vec::new();
+        while !(found.contains(&"bad".to_owned()) && found.contains(&"good".to_owned())) {
+            found.push(names.recv().await.unwrap());
+        }
+        task.abort();
     }
 }

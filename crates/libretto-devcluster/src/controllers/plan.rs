@@ -118,6 +118,8 @@ pub(crate) enum Action {
     Collect {
         key: ObjectKey,
         uid: String,
+        /// The state that named these owners: who changed them since decides anew.
+        resource_version: String,
         owners: Vec<(ObjectKey, String)>,
         propagation: Propagation,
     },

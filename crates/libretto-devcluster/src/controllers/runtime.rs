@@ -5,6 +5,7 @@
 //! the next pass. API calls take microseconds to a millisecond, which makes turns fast enough for a development cluster.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -245,7 +246,15 @@ impl Runtime {
         let now = Timestamp::now();
         let controller = &self.controllers[work.0];
         let component = controller.component();
-        let plan = controller.reconcile(&self.cache, &work.1, now);
+        // Deciding only reads, so a panic leaves nothing half done: this key waits, everything else goes on.
+        let decided = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            controller.reconcile(&self.cache, &work.1, now)
+        }));
+        let Ok(plan) = decided else {
+            tracing::error!(component, key = ?work.1, "a controller panicked; it looks again later. This is a defect: please report it");
+            self.queue.done(work, Outcome::Failed, None, Instant::now());
+            return;
+        };
         let mut outcome = if plan.actions.is_empty() {
             Outcome::Quiet
         } else {
@@ -355,7 +364,7 @@ impl Runtime {
                 done,
                 failed,
             } => {
-                let result = self.delete(&key, uid, propagation, grace_seconds);
+                let result = self.delete(&key, uid, None, propagation, grace_seconds);
                 match &result {
                     Ok(()) => {
                         if let Some(note) = done {
@@ -369,6 +378,7 @@ impl Runtime {
             Action::Collect {
                 key,
                 uid,
+                resource_version,
                 owners,
                 propagation,
             } => {
@@ -378,7 +388,7 @@ impl Runtime {
                         return Ok(());
                     }
                 }
-                self.delete(&key, uid, propagation, None)
+                self.delete(&key, uid, Some(resource_version), propagation, None)
             }
             Action::RemoveVolume { volume, failed } => {
                 self.volumes.remove(&volume).map_err(|error| {
@@ -404,12 +414,14 @@ impl Runtime {
         &mut self,
         key: &ObjectKey,
         uid: String,
+        resource_version: Option<String>,
         propagation: Propagation,
         grace_period_seconds: Option<i64>,
     ) -> Result<(), ApiError> {
         let options = DeleteOptions {
-            propagation,
+            propagation: Some(propagation),
             uid: Some(uid).filter(|uid| !uid.is_empty()),
+            resource_version,
             grace_period_seconds,
             ..DeleteOptions::default()
         };

@@ -86,7 +86,7 @@ impl Cluster {
 
     fn delete(&self, gvr: &Gvr, namespace: &str, name: &str, propagation: Propagation) {
         let options = DeleteOptions {
-            propagation,
+            propagation: Some(propagation),
             ..DeleteOptions::default()
         };
         self.api.delete(gvr, namespace, name, &options).unwrap();

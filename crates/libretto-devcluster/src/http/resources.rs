@@ -20,6 +20,9 @@ use crate::{
     registry::Resource,
 };
 
+/// Upstream's warning, word for word: clients know it.
+const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FieldValidation {
@@ -444,10 +447,18 @@ impl Call<'_> {
 
     fn delete(&self, media_type: &str, bytes: &[u8]) -> Result<Response, ApiError> {
         let options = self.delete_options(media_type, bytes)?;
+        let mut response = self.deleted(&options)?;
+        if options.propagation.is_none() && self.is("batch", "jobs") {
+            body::warn(&mut response, &[JOB_ORPHANS.to_owned()]);
+        }
+        Ok(response)
+    }
+
+    fn deleted(&self, options: &DeleteOptions) -> Result<Response, ApiError> {
         let Deleted { object, removed } =
             self.shared
                 .api
-                .delete_object(self.gvr, self.namespace(), self.name(), &options)?;
+                .delete_object(self.gvr, self.namespace(), self.name(), options)?;
         if !removed {
             let form = negotiate::form(&self.headers)?;
             return listing::one(form, &self.resource, self.version(), self.query, &object);
@@ -585,10 +596,16 @@ fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiErro
         .as_str()
         .or_else(|| query.get("propagationPolicy"));
     let propagation = match propagation {
-        None if given["orphanDependents"].as_bool() == Some(true) => Propagation::Orphan,
-        None | Some("Background") => Propagation::Background,
-        Some("Foreground") => Propagation::Foreground,
-        Some("Orphan") => Propagation::Orphan,
+        None => given["orphanDependents"].as_bool().map(|orphan| {
+            if orphan {
+                Propagation::Orphan
+            } else {
+                Propagation::Background
+            }
+        }),
+        Some("Background") => Some(Propagation::Background),
+        Some("Foreground") => Some(Propagation::Foreground),
+        Some("Orphan") => Some(Propagation::Orphan),
         Some(other) => {
             return Err(ApiError::bad_request(format!(
                 "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""

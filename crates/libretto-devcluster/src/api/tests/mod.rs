@@ -504,7 +504,7 @@ fn propagation_becomes_finalizers_of_the_garbage_collector() {
             config(finalizer.to_lowercase().as_str(), json!({})),
         );
         let options = DeleteOptions {
-            propagation,
+            propagation: Some(propagation),
             ..DeleteOptions::default()
         };
         let held = api

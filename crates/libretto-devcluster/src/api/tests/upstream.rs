@@ -300,3 +300,65 @@ fn node_ports_come_and_go_with_the_type() {
     );
     assert_eq!(change("ClusterIP", 31_000).unwrap_err().code, 422);
 }
+
+#[test]
+fn a_delete_without_policy_follows_finalizers_then_the_resource() {
+    let api = Api::in_memory();
+    let jobs = Gvr::new("batch", "v1", "jobs");
+    let job = json!({"metadata": {"name": "a"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    for (gvr, object, finalizer, propagation, expected) in [
+        (&jobs, job.clone(), None, None, Some("orphan")),
+        (
+            &jobs,
+            job.clone(),
+            None,
+            Some(Propagation::Background),
+            None,
+        ),
+        (&CONFIG_MAPS, config("a", json!({})), None, None, None),
+        (
+            &CONFIG_MAPS,
+            config("a", json!({})),
+            Some("orphan"),
+            None,
+            Some("orphan"),
+        ),
+        (
+            &CONFIG_MAPS,
+            config("a", json!({})),
+            Some("foregroundDeletion"),
+            None,
+            Some("foregroundDeletion"),
+        ),
+        (
+            &CONFIG_MAPS,
+            config("a", json!({})),
+            Some("orphan"),
+            Some(Propagation::Background),
+            None,
+        ),
+    ] {
+        let mut object = object;
+        if let Some(finalizer) = finalizer {
+            object["metadata"]["finalizers"] = json!([finalizer]);
+        }
+        create(&api, gvr, object);
+        let options = DeleteOptions {
+            propagation,
+            ..DeleteOptions::default()
+        };
+        let deleted = api.delete_object(gvr, "default", "a", &options).unwrap();
+        assert_eq!(
+            deleted.removed,
+            expected.is_none(),
+            "{finalizer:?} {propagation:?}"
+        );
+        if let Some(expected) = expected {
+            assert_eq!(deleted.object["metadata"]["finalizers"], json!([expected]));
+            let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            api.patch(gvr, "default", "a", Subresource::None, release, &by("t"))
+                .unwrap();
+        }
+    }
+}
