@@ -1,4 +1,5 @@
-//! Endpoints and EndpointSlices of services with a selector. Services without one are left to whoever made them so.
+//! Endpoints and EndpointSlices of services with a selector. For services without one, the Endpoints that somebody wrote are mirrored
+//! into slices; the Endpoints themselves are left to whoever wrote them.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,11 @@ use super::{pods, selector};
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+/// A label: `true` keeps Endpoints from being mirrored.
+const SKIP_MIRROR: &str = "endpoints.kubernetes.io/skip-mirror";
+/// Endpoints used as a lock by old leader elections are no endpoints.
+const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -64,6 +70,9 @@ fn clean_up(cache: &Cache, key: &ObjectKey, plan: &mut Plan) {
     {
         plan.delete(&ENDPOINTS, endpoints);
     }
+    // Mirrored slices belong to Endpoints that may stay.
+    let service = (key.namespace.as_str(), key.name.as_str());
+    store_slices(cache, service, MIRRORING_CONTROLLER, BTreeMap::new(), plan);
 }
 
 /// Pods that serve the same numbers under the same names.
@@ -74,6 +83,13 @@ fn reconcile(cache: &Cache, service: &Value, plan: &mut Plan) {
     let selects = selector
         .and_then(Value::as_object)
         .is_some_and(|map| !map.is_empty());
+    let mirrored = if selects {
+        BTreeMap::new()
+    } else {
+        mirror(cache, service)
+    };
+    let own = (object::namespace(service), object::name(service));
+    store_slices(cache, own, MIRRORING_CONTROLLER, mirrored, plan);
     if !selects || text(service, "/spec/type") == "ExternalName" {
         return;
     }
@@ -259,8 +275,67 @@ fn nameless_when_empty(port: &Value) -> Value {
     port
 }
 
+/// The slices that say what handwritten Endpoints say.
+fn mirror(cache: &Cache, service: &Value) -> BTreeMap<String, Value> {
+    let mut wanted = BTreeMap::new();
+    let (namespace, name) = (object::namespace(service), object::name(service));
+    let Some(endpoints) = cache
+        .get(&ENDPOINTS, namespace, name)
+        .filter(|endpoints| !deleting(endpoints))
+        .filter(|endpoints| label(endpoints, SKIP_MIRROR) != "true")
+        .filter(|endpoints| object::annotation(endpoints, LEADER).is_empty())
+    else {
+        return wanted;
+    };
+    for (number, subset) in items(endpoints, "/subsets").iter().enumerate() {
+        let ports: Vec<Value> = items(subset, "/ports")
+            .iter()
+            .map(|port| {
+                let mut port = port.clone();
+                if port.get("name").is_none() {
+                    port["name"] = "".into();
+                }
+                port
+            })
+            .collect();
+        let mut addresses = Vec::new();
+        for (list, ready) in [("/addresses", true), ("/notReadyAddresses", false)] {
+            for address in items(subset, list) {
+                let mut endpoint =
+                    json!({"addresses": [text(address, "/ip")], "conditions": {"ready": ready}});
+                for member in ["hostname", "nodeName", "targetRef"] {
+                    if let Some(value) = address.get(member) {
+                        endpoint[member] = value.clone();
+                    }
+                }
+                addresses.push(endpoint);
+            }
+        }
+        // A slice holds one family.
+        let (six, four): (Vec<_>, Vec<_>) = addresses
+            .into_iter()
+            .partition(|one| text(one, "/addresses/0").contains(':'));
+        for (family, addresses) in [("IPv4", four), ("IPv6", six)] {
+            for (index, chunk) in addresses.chunks(PER_SLICE).enumerate() {
+                let group = format!("mirror/{number}/{family}");
+                let (name, mut slice) = slice(service, &group, index, &ports, chunk);
+                let mut labels = endpoints["metadata"]["labels"].clone();
+                if !labels.is_object() {
+                    labels = json!({});
+                }
+                labels[SERVICE_NAME] = object::name(service).into();
+                labels[MANAGED_BY] = MIRRORING_CONTROLLER.into();
+                slice["metadata"]["labels"] = labels;
+                slice["metadata"]["ownerReferences"] =
+                    json!([object::controller_reference(&ENDPOINTS, endpoints)]);
+                wanted.insert(name, slice);
+            }
+        }
+    }
+    wanted
+}
+
 fn sync_slices(cache: &Cache, service: &Value, groups: &Groups<'_>, plan: &mut Plan) {
-    let namespace = object::namespace(service);
     let mut wanted: BTreeMap<String, Value> = BTreeMap::new();
     for (key, (ports, pods)) in groups {
         for (index, chunk) in pods.chunks(PER_SLICE).enumerate() {
@@ -274,9 +349,21 @@ fn sync_slices(cache: &Cache, service: &Value, groups: &Groups<'_>, plan: &mut P
         let (name, slice) = slice(service, "", 0, &[], &[]);
         wanted.insert(name, slice);
     }
+    let own = (object::namespace(service), object::name(service));
+    store_slices(cache, own, SLICE_CONTROLLER, wanted, plan);
+}
+
+/// Makes `wanted` the slices that `manager` has of a service.
+fn store_slices(
+    cache: &Cache,
+    (namespace, service): (&str, &str),
+    manager: &str,
+    mut wanted: BTreeMap<String, Value>,
+    plan: &mut Plan,
+) {
     for observed in cache.list(&ENDPOINT_SLICES, namespace) {
-        let ours = label(observed, SERVICE_NAME) == object::name(service)
-            && label(observed, MANAGED_BY) == SLICE_CONTROLLER;
+        let ours =
+            label(observed, SERVICE_NAME) == service && label(observed, MANAGED_BY) == manager;
         if !ours {
             continue;
         }
@@ -496,5 +583,49 @@ mod tests {
         simulator.remove(&ObjectKey::new(&SERVICES, "n", "web"));
         assert!(simulator.settle(50));
         assert!(simulator.cache.get(&ENDPOINTS, "n", "web").is_none());
+    }
+
+    #[test]
+    fn handwritten_endpoints_are_mirrored() {
+        for (labels, selector, mirrored) in [
+            (json!({"team": "a"}), Value::Null, true),
+            (json!({SKIP_MIRROR: "true"}), Value::Null, false),
+            (json!({}), json!({"app": "web"}), false),
+        ] {
+            let mut cache = Cache::default();
+            let service = json!({"metadata": {"namespace": "n", "name": "db", "uid": "s", "resourceVersion": "1"},
+                "spec": {"selector": selector}});
+            cache.put(&SERVICES, std::sync::Arc::new(service));
+            cache.put(&ENDPOINTS, std::sync::Arc::new(json!({
+                "metadata": {"namespace": "n", "name": "db", "uid": "e", "resourceVersion": "1", "labels": labels},
+                "subsets": [{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 5432}]}],
+            })));
+            let key = ObjectKey::new(&SERVICES, "n", "db");
+            let plan = EndpointsController.reconcile(&cache, &key, Timestamp::UNIX_EPOCH);
+            let slices: Vec<&Value> = plan
+                .actions
+                .iter()
+                .filter_map(|action| match action {
+                    super::super::plan::Action::Create { object, .. } => Some(object),
+                    _ => None,
+                })
+                .filter(|slice| label(slice, MANAGED_BY) == MIRRORING_CONTROLLER)
+                .collect();
+            assert_eq!(slices.len(), if mirrored { 2 } else { 0 }, "{labels}");
+            let four = slices.iter().find(|slice| slice["addressType"] == "IPv4");
+            assert_eq!(four.is_some(), mirrored);
+            if let Some(four) = four {
+                assert_eq!(label(four, "team"), "a");
+                assert_eq!(
+                    four["endpoints"],
+                    json!([
+                        {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+                        {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+                    ])
+                );
+                assert_eq!(four["ports"], json!([{"port": 5432, "name": ""}]));
+                assert_eq!(four["metadata"]["ownerReferences"][0]["kind"], "Endpoints");
+            }
+        }
     }
 }
