@@ -21,7 +21,12 @@ use tokio::{
     net::TcpStream,
 };
 
-const CONFIG_MAPS: Gvr = Gvr::new("", "v1", "configmaps");
+use super::changes::{
+    a_changed_image_restarts_the_container, a_container_is_ready_after_its_hook,
+    a_pod_between_init_and_start_goes_on_after_a_restart,
+};
+
+pub(crate) const CONFIG_MAPS: Gvr = Gvr::new("", "v1", "configmaps");
 const SECRETS: Gvr = Gvr::new("", "v1", "secrets");
 const SLICES: Gvr = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
 const NODES: Gvr = Gvr::new("", "v1", "nodes");
@@ -53,7 +58,7 @@ impl Cluster {
         }
     }
 
-    async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         self.node.shutdown(Duration::from_secs(5)).await;
         Self::start_on(self.api, self.directory, Driver::Namespaces).await
     }
@@ -77,7 +82,7 @@ impl Cluster {
         self.create(&PODS, json!({"metadata": metadata, "spec": spec}))
     }
 
-    fn shell(&self, name: &str, script: &str) -> Arc<Value> {
+    pub(crate) fn shell(&self, name: &str, script: &str) -> Arc<Value> {
         self.pod(name, json!({"containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", script]}]}))
     }
 
@@ -109,7 +114,7 @@ impl Cluster {
             .await
     }
 
-    async fn phase(&self, name: &str, phase: &str) -> Arc<Value> {
+    pub(crate) async fn phase(&self, name: &str, phase: &str) -> Arc<Value> {
         self.until(name, phase, |pod| pod["status"]["phase"] == phase)
             .await
     }
@@ -144,7 +149,7 @@ impl Cluster {
         list.items.iter().map(|event| text(event)).collect()
     }
 
-    async fn event(&self, name: &str, part: &str) -> String {
+    pub(crate) async fn event(&self, name: &str, part: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let mut events = self.events(name).into_iter();
@@ -216,7 +221,7 @@ pub(crate) fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn container(pod: &Value) -> &Value {
+pub(crate) fn container(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]
 }
 
@@ -248,21 +253,27 @@ pub(crate) fn run(filters: &[String]) -> ExitCode {
         commands_have_terminals_and_input,
         what_cannot_be_honoured_is_refused,
         a_deadline_ends_a_pod,
+        a_changed_image_restarts_the_container,
+        a_container_is_ready_after_its_hook,
     );
     runtime.block_on(async {
         cluster.node.shutdown(Duration::from_secs(2)).await;
-        if filters.is_empty()
-            || filters
-                .iter()
-                .any(|filter| "a_restart_brings_pods_back".contains(filter.as_str()))
-        {
-            let started = Instant::now();
-            a_restart_brings_pods_back().await;
-            println!(
-                "  a_restart_brings_pods_back: ok ({:.0?})",
-                started.elapsed()
-            );
+        macro_rules! restarts {
+            ($($name:ident),*) => {
+                $(
+                    let name = stringify!($name);
+                    if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
+                        let started = Instant::now();
+                        $name().await;
+                        println!("  {name}: ok ({:.0?})", started.elapsed());
+                    }
+                )*
+            };
         }
+        restarts!(
+            a_restart_brings_pods_back,
+            a_pod_between_init_and_start_goes_on_after_a_restart
+        );
     });
     ExitCode::SUCCESS
 }

@@ -4,6 +4,7 @@
 //! thread. Filter with `cargo test -p libretto-devcluster --test node -- <part of a name>`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod changes;
 mod cluster;
 mod core;
 mod kubelet;
