@@ -208,7 +208,7 @@ pub(super) fn generated_name(prefix: &str) -> String {
     name
 }
 
-/// Everything wrong with names, labels and finalizers.
+/// What is wrong with the name; the rest of `metadata` is the schema's.
 pub(super) fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = text(object, "name");
@@ -217,52 +217,6 @@ pub(super) fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
             "metadata.name",
             format!("Invalid value: {name:?}: {message}"),
         ));
-    }
-    for (key, value) in object["metadata"]["labels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
-        if !qualified_name(key) {
-            errors.push(invalid("metadata.labels", format!("Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")));
-        }
-        let value = value.as_str().unwrap_or_default();
-        if !label_value(value) {
-            errors.push(invalid("metadata.labels", format!("Invalid value: {value:?}: a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', at most 63, and must start and end with an alphanumeric character")));
-        }
-    }
-    for (key, _) in object["metadata"]["annotations"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
-        if !qualified_name(&key.to_ascii_lowercase()) {
-            errors.push(invalid("metadata.annotations", format!("Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")));
-        }
-    }
-    for (index, name) in finalizers(object).enumerate() {
-        if !qualified_name(name) {
-            errors.push(invalid(
-                format!("metadata.finalizers[{index}]"),
-                format!("Invalid value: {name:?}: must be a qualified name"),
-            ));
-        }
-    }
-    for (index, owner) in object["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner[field].as_str().is_none_or(str::is_empty) {
-                errors.push(FieldError {
-                    reason: "FieldValueRequired",
-                    field: format!("metadata.ownerReferences[{index}].{field}"),
-                    message: "Required value".to_owned(),
-                });
-            }
-        }
     }
     errors
 }
@@ -311,26 +265,6 @@ fn check_name(rule: NameRule, name: &str) -> Result<(), &'static str> {
     })
 }
 
-fn qualified_name(key: &str) -> bool {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    prefix.is_none_or(|prefix| check_name(NameRule::Subdomain, prefix).is_ok())
-        && !name.is_empty()
-        && label_value(name)
-}
-
-fn label_value(value: &str) -> bool {
-    let bytes = value.as_bytes();
-    bytes.len() <= 63
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-        && bytes.first().is_none_or(u8::is_ascii_alphanumeric)
-        && bytes.last().is_none_or(u8::is_ascii_alphanumeric)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,19 +301,5 @@ mod tests {
         assert_eq!(name.len(), 63);
         assert!(check_name(NameRule::Label, &name).is_ok());
         assert_ne!(generated_name("a-"), generated_name("a-"));
-    }
-
-    #[test]
-    fn qualified_names_are_checked() {
-        for (key, right) in [
-            ("app", true),
-            ("x.io/app_1", true),
-            ("/a", false),
-            ("a/b/c", false),
-            ("a b", false),
-            ("", false),
-        ] {
-            assert_eq!(qualified_name(key), right, "{key:?}");
-        }
     }
 }

@@ -34,20 +34,7 @@ impl Api {
             .get("replicas")
             .cloned()
             .unwrap_or_else(|| json!(0));
-        if replicas.as_i64().is_none_or(|count| count < 0) {
-            return Err(ApiError::invalid(
-                "autoscaling",
-                "Scale",
-                name,
-                &[FieldError {
-                    reason: "FieldValueInvalid",
-                    field: "spec.replicas".to_owned(),
-                    message: format!(
-                        "Invalid value: {replicas}: must be greater than or equal to 0"
-                    ),
-                }],
-            ));
-        }
+        check_replicas(name, &replicas)?;
         let mut changes = nested(&paths.spec_replicas, replicas);
         let mut conditions = serde_json::Map::new();
         for field in ["uid", "resourceVersion"] {
@@ -57,11 +44,11 @@ impl Api {
             }
         }
         changes["metadata"] = Value::Object(conditions);
-        let mut written = self.patch_with_warnings(
+        let mut written = self.patch_object(
             gvr,
             namespace,
             name,
-            Subresource::None,
+            Subresource::Scale,
             Patch::Merge(changes),
             options,
         )?;
@@ -85,13 +72,87 @@ impl Api {
                 scale = patch::json(&scale, &operations)
                     .map_err(|error| ApiError::new(422, "Invalid", error.to_string()))?;
             }
-            Patch::Merge(changes) | Patch::Strategic(changes) | Patch::Apply(changes) => {
-                // A Scale has no lists, so all of them mean the same.
+            Patch::Apply(config) => {
+                return self.apply_scale(gvr, namespace, name, &config, options);
+            }
+            Patch::Merge(changes) | Patch::Strategic(changes) => {
+                // A Scale has no lists, so both mean the same.
                 patch::merge(&mut scale, &changes);
             }
         }
         self.update_scale(gvr, namespace, name, &scale, options)
     }
+
+    /// An applied Scale is an applied object that has nothing but the number of replicas: ownership is kept where the number is.
+    fn apply_scale(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        scale: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let target = self.resolve(gvr)?;
+        let paths = scale_paths(&target)?;
+        if scale["apiVersion"] != "autoscaling/v1" || scale["kind"] != "Scale" {
+            return Err(ApiError::bad_request(
+                "what is applied to a scale must be of apiVersion autoscaling/v1 and kind Scale",
+            ));
+        }
+        let unknown = scale["spec"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(field, _)| *field != "replicas");
+        if let Some((field, _)) = unknown {
+            return Err(ApiError::bad_request(format!(
+                "failed to create typed patch object ({namespace}/{name}; autoscaling/v1, Kind=Scale): .spec.{field}: field not declared in schema"
+            )));
+        }
+        let mut config = match scale["spec"].get("replicas") {
+            Some(replicas) => {
+                check_replicas(name, replicas)?;
+                nested(&paths.spec_replicas, replicas.clone())
+            }
+            // Applying nothing gives up what was applied before.
+            None => json!({}),
+        };
+        config["apiVersion"] = target.resource.api_version(&target.version).into();
+        config["kind"] = target.resource.kind.as_str().into();
+        config["metadata"] = json!({});
+        for field in ["name", "uid", "resourceVersion"] {
+            let value = metadata::text(scale, field);
+            if !value.is_empty() {
+                config["metadata"][field] = value.into();
+            }
+        }
+        let mut written = self.patch_object(
+            gvr,
+            namespace,
+            name,
+            Subresource::Scale,
+            Patch::Apply(config),
+            options,
+        )?;
+        written.object = Arc::new(view(&written.object, &paths));
+        Ok(written)
+    }
+}
+
+fn check_replicas(name: &str, replicas: &Value) -> Result<(), ApiError> {
+    if replicas.as_i64().is_some_and(|count| count >= 0) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "autoscaling",
+        "Scale",
+        name,
+        &[FieldError {
+            reason: "FieldValueInvalid",
+            field: "spec.replicas".to_owned(),
+            message: format!("Invalid value: {replicas}: must be greater than or equal to 0"),
+        }],
+    ))
 }
 
 fn scale_paths(target: &Target) -> Result<ScalePaths, ApiError> {

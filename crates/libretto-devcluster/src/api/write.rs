@@ -103,6 +103,19 @@ impl Api {
         if subresource == Subresource::Scale {
             return self.patch_scale(gvr, namespace, name, patch, options);
         }
+        self.patch_object(gvr, namespace, name, subresource, patch, options)
+    }
+
+    /// As `patch_with_warnings`, with `Scale` meaning the object itself, written by way of its scale.
+    pub(super) fn patch_object(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         let target = self.resolve(gvr)?;
         let mut write = self.write(&target, namespace, subresource, options)?;
         let _lock = self.0.writes.lock();
@@ -494,7 +507,6 @@ impl Write<'_> {
             Some(live),
         )?);
         errors.extend(metadata::validate(&resource, &object));
-        errors.extend(new_finalizers_while_deleting(&object, live));
         errors.extend(self.schema.validate(&object, Some(live)));
         if !errors.is_empty() {
             return Err(self.invalid(name, &errors));
@@ -703,21 +715,4 @@ fn same_but_times(new: &Value, old: &Value) -> bool {
         object
     };
     stripped(new) == stripped(old)
-}
-
-fn new_finalizers_while_deleting(new: &Value, live: &Value) -> Option<FieldError> {
-    if !metadata::terminating(live) {
-        return None;
-    }
-    let known: Vec<_> = metadata::finalizers(live).collect();
-    let added: Vec<_> = metadata::finalizers(new)
-        .filter(|name| !known.contains(name))
-        .collect();
-    (!added.is_empty()).then(|| FieldError {
-        reason: "FieldValueForbidden",
-        field: "metadata.finalizers".to_owned(),
-        message: format!(
-            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-        ),
-    })
 }

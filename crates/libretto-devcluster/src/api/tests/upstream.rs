@@ -309,13 +309,7 @@ fn a_delete_without_policy_follows_finalizers_then_the_resource() {
         "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
     for (gvr, object, finalizer, propagation, expected) in [
         (&jobs, job.clone(), None, None, Some("orphan")),
-        (
-            &jobs,
-            job.clone(),
-            None,
-            Some(Propagation::Background),
-            None,
-        ),
+        (&jobs, job, None, Some(Propagation::Background), None),
         (&CONFIG_MAPS, config("a", json!({})), None, None, None),
         (
             &CONFIG_MAPS,
@@ -361,4 +355,96 @@ fn a_delete_without_policy_follows_finalizers_then_the_resource() {
                 .unwrap();
         }
     }
+}
+
+#[test]
+fn a_scale_has_owners() {
+    let api = Api::in_memory();
+    let apply = |subresource, config: Value, options: &WriteOptions| {
+        api.patch(
+            &DEPLOYMENTS,
+            "default",
+            "web",
+            subresource,
+            Patch::Apply(config),
+            options,
+        )
+    };
+    apply(Subresource::None, deployment(1), &by("one")).unwrap();
+    let scale = |spec: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": spec});
+    for (config, code, part) in [
+        (
+            scale(json!({"replicas": 3})),
+            409,
+            "conflict with \"one\": .spec.replicas",
+        ),
+        (
+            scale(json!({"replicas": -1})),
+            422,
+            "greater than or equal to 0",
+        ),
+        (
+            scale(json!({"size": 3})),
+            400,
+            ".spec.size: field not declared in schema",
+        ),
+        (deployment(3), 400, "kind Scale"),
+    ] {
+        let error = apply(Subresource::Scale, config, &by("scaler")).unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert!(error.message.contains(part), "{error}");
+    }
+    let force = WriteOptions {
+        force: true,
+        ..by("scaler")
+    };
+    let scaled = apply(Subresource::Scale, scale(json!({"replicas": 3})), &force).unwrap();
+    assert_eq!(
+        (&scaled["kind"], &scaled["spec"]["replicas"]),
+        (&json!("Scale"), &json!(3))
+    );
+    let owner = |manager: &str, operation: &str| {
+        let web = api.get(&DEPLOYMENTS, "default", "web").unwrap();
+        web["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|entry| {
+                entry["manager"] == manager
+                    && entry["operation"] == operation
+                    && entry["subresource"] == "scale"
+                    && entry["fieldsV1"]["f:spec"]["f:replicas"].is_object()
+            })
+    };
+    assert!(owner("scaler", "Apply"));
+    api.update(
+        &DEPLOYMENTS,
+        "default",
+        "web",
+        Subresource::Scale,
+        scale(json!({"replicas": 5})),
+        &by("hand"),
+    )
+    .unwrap();
+    assert!(owner("hand", "Update") && !owner("scaler", "Apply"));
+    assert_eq!(
+        api.get(&DEPLOYMENTS, "default", "web").unwrap()["spec"]["replicas"],
+        5
+    );
+}
+
+#[test]
+fn each_mistake_is_told_once() {
+    let api = Api::in_memory();
+    let mut object = config("a", json!({}));
+    object["metadata"]["labels"] = json!({"a": "b c"});
+    object["metadata"]["finalizers"] = json!(["x y"]);
+    let error = api
+        .create(&CONFIG_MAPS, "default", object, &by("t"))
+        .unwrap_err();
+    assert_eq!(
+        error.details["causes"].as_array().unwrap().len(),
+        2,
+        "{error}"
+    );
 }
