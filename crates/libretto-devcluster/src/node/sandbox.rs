@@ -40,11 +40,6 @@ impl Sandbox {
     pub async fn stop(mut self) {
         let _ = self.process.child.kill().await;
     }
-
-    /// Resolves when the sandbox process has ended, which nothing but an accident causes.
-    pub async fn ended(&mut self) {
-        let _ = self.process.child.wait().await;
-    }
 }
 
 /// The process itself.
