@@ -59,6 +59,8 @@ pub(crate) struct Cache {
     /// owner went with it.
     buried: VecDeque<String>,
     departed: HashSet<String>,
+    /// Why the last pod of an owner could not be created; no object says it.
+    refused: HashMap<ObjectKey, String>,
 }
 
 /// Deleted uids remembered. Dependents are looked at in the same moment, so this only has to outlast a burst.
@@ -71,6 +73,18 @@ impl Cache {
 
     pub(crate) fn at(&self, key: &ObjectKey) -> Option<&Arc<Value>> {
         self.get(&key.gvr, &key.namespace, &key.name)
+    }
+
+    /// Why no pod could be created for this owner, if the last try failed.
+    pub(crate) fn refusal(&self, owner: &ObjectKey) -> Option<&str> {
+        self.refused.get(owner).map(String::as_str)
+    }
+
+    pub(crate) fn set_refusal(&mut self, owner: &ObjectKey, why: Option<String>) {
+        match why {
+            Some(why) => self.refused.insert(owner.clone(), why),
+            None => self.refused.remove(owner),
+        };
     }
 
     pub(crate) fn by_uid(&self, uid: &str) -> Option<(&ObjectKey, &Arc<Value>)> {

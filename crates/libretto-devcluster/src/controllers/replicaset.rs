@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 
 use super::cache::{Cache, ObjectKey};
 use super::kinds::{PODS, REPLICA_SETS};
-use super::object::{self, annotation, deleting, entries, int, label, text};
+use super::object::{self, annotation, deleting, entries, int, items, label, text};
 use super::plan::{Action, Controller, Note, Plan};
 use super::pods;
 
 /// Pods created or deleted in one pass: upstream's burst. The rest follows in the next pass.
 const BURST: usize = 500;
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+pub(crate) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 #[derive(Debug)]
 pub(crate) struct ReplicaSets;
@@ -44,12 +46,16 @@ fn reconcile(cache: &Cache, set: &Value, now: Timestamp, plan: &mut Plan) {
         .into_iter()
         .filter(|pod| pods::active(pod))
         .collect();
-    let status = status(set, &active, now, plan);
+    let wanted = usize::try_from(int(set, "/spec/replicas").unwrap_or(1).max(0)).unwrap_or(0);
+    let mut status = status(set, &active, now, plan);
+    let refusal = cache
+        .refusal(&ObjectKey::of(&REPLICA_SETS, set))
+        .filter(|_| active.len() < wanted);
+    report_refusal(&mut status, refusal, now);
     plan.status(&REPLICA_SETS, set, status);
     if deleting(set) {
         return;
     }
-    let wanted = usize::try_from(int(set, "/spec/replicas").unwrap_or(1).max(0)).unwrap_or(0);
     if active.len() < wanted {
         for _ in 0..(wanted - active.len()).min(BURST) {
             plan.push(create(set));
@@ -73,6 +79,35 @@ fn reconcile(cache: &Cache, set: &Value, now: Timestamp, plan: &mut Plan) {
                 Note::warning(&REPLICA_SETS, set, "FailedDelete", "Error deleting: "),
             ));
         }
+    }
+}
+
+/// The condition `ReplicaFailure`, there only while pods cannot be made. Its first message stays, as upstream: later ones differ in the
+/// generated name alone.
+fn report_refusal(status: &mut Value, refusal: Option<&str>, now: Timestamp) {
+    let mut conditions = items(status, "/conditions").to_vec();
+    match refusal {
+        Some(why) => {
+            let told = conditions
+                .iter()
+                .any(|one| text(one, "/type") == REPLICA_FAILURE && text(one, "/status") == "True");
+            if !told {
+                object::set_condition(
+                    &mut conditions,
+                    REPLICA_FAILURE,
+                    "True",
+                    "FailedCreate",
+                    why,
+                    now,
+                );
+            }
+        }
+        None => conditions.retain(|one| text(one, "/type") != REPLICA_FAILURE),
+    }
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
+    } else if let Some(status) = status.as_object_mut() {
+        status.remove("conditions");
     }
 }
 

@@ -260,8 +260,17 @@ impl Runtime {
         } else {
             Outcome::Wrote
         };
+        if self.cache.at(&work.1).is_none() {
+            self.cache.set_refusal(&work.1, None);
+        }
         for action in plan.actions {
-            if let Err(error) = self.carry_out(component, action) {
+            let makes_pod = matches!(&action, Action::Create { gvr, .. } if *gvr == kinds::PODS);
+            let result = self.carry_out(component, action);
+            if makes_pod {
+                let why = result.as_ref().err().map(|error| error.message.clone());
+                self.cache.set_refusal(&work.1, why);
+            }
+            if let Err(error) = result {
                 // A conflict is the API saying "look again"; anything else somebody may want to know about.
                 if error.reason == "Conflict" {
                     tracing::debug!(component, key = ?work.1, %error, "looking again");

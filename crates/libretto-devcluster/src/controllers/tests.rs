@@ -421,6 +421,41 @@ async fn a_deployment_rolls_and_cascades() {
 }
 
 #[tokio::test]
+async fn refused_pods_show_in_their_workload() {
+    let cluster = Cluster::start();
+    let replicas = json!({"replicas": 1});
+    let mut refused = workload("Deployment", "web", "a", &replicas);
+    refused["spec"]["template"]["spec"]["runtimeClassName"] = "gvisor".into();
+    cluster.create(&DEPLOYMENTS, refused);
+    let failure = |cluster: &Cluster, gvr: &Gvr| {
+        cluster.list(gvr).iter().find_map(|one| {
+            let failure = object::condition(one, "ReplicaFailure")?;
+            Some(format!(
+                "{}: {}",
+                text(failure, "/reason"),
+                text(failure, "/message")
+            ))
+        })
+    };
+    for gvr in [&REPLICA_SETS, &DEPLOYMENTS] {
+        cluster
+            .until("the refusal is told", |cluster| {
+                failure(cluster, gvr).is_some_and(|told| {
+                    told.starts_with("FailedCreate: ") && told.contains("runtimeClassName")
+                })
+            })
+            .await;
+    }
+    let mend = json!({"spec": {"template": {"spec": {"runtimeClassName": null}}}});
+    cluster.patch(&DEPLOYMENTS, "web", mend);
+    cluster
+        .until("the refusal is over", |cluster| {
+            failure(cluster, &DEPLOYMENTS).is_none() && !cluster.list(&PODS).is_empty()
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn orphans_survive_their_owner() {
     let cluster = Cluster::start();
     cluster.create(
