@@ -287,6 +287,7 @@ impl Sheet {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn broken(error: rusqlite::Error) -> SqlError {
     SqlError::Run(error.to_string())
 }
