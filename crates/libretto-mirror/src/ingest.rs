@@ -183,12 +183,7 @@ impl Mirror {
                     .into(),
                 ColumnType::Time.read(object.pointer("/metadata/creationTimestamp")),
             ];
-            row.extend(
-                watch
-                    .columns
-                    .iter()
-                    .map(|column| column.kind.read(column.path.find(object))),
-            );
+            row.extend(watch.columns.iter().map(|column| column.read(object)));
             if former.as_ref() == Some(&row) {
                 continue;
             }
@@ -505,12 +500,7 @@ impl Mirror {
                     Datum::Null,
                     at.into(),
                 ]);
-                row.extend(
-                    probe
-                        .columns
-                        .iter()
-                        .map(|column| column.kind.read(column.path.find(value))),
-                );
+                row.extend(probe.columns.iter().map(|column| column.read(value)));
             }
             Err(error) => {
                 let missed = former

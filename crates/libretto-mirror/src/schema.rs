@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use libretto_api::object::Gvk;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{ColumnPath, ColumnType, Datum};
 
@@ -107,6 +108,33 @@ pub struct Column {
     pub name: String,
     pub path: ColumnPath,
     pub kind: ColumnType,
+    /// Of an object, or of each object in a list, only these members are kept, so that others may change without anybody waking;
+    /// empty keeps all. For JSON columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+}
+
+impl Column {
+    /// The column's value for an object or an answer.
+    pub fn read(&self, object: &Value) -> Datum {
+        let found = self.path.find(object);
+        if self.only.is_empty() {
+            return self.kind.read(found);
+        }
+        self.kind.read(found.map(|value| self.kept(value)).as_ref())
+    }
+
+    fn kept(&self, value: &Value) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|item| self.kept(item)).collect(),
+            Value::Object(members) => members
+                .iter()
+                .filter(|(name, _)| self.only.contains(name))
+                .map(|(name, member)| (name.clone(), member.clone()))
+                .collect(),
+            other => other.clone(),
+        }
+    }
 }
 
 /// Columns every `watch:` table has before its declared ones.

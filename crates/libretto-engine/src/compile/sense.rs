@@ -252,6 +252,7 @@ fn columns<'a>(
             check.wrong(key.at, format!("{place}: this column is always there"));
             continue;
         }
+        let mut only = Vec::new();
         let (text, at, kind) = if let Some(text) = node.text() {
             (
                 Some(text.to_owned()),
@@ -259,23 +260,52 @@ fn columns<'a>(
                 libretto_mirror::ColumnType::String,
             )
         } else {
-            check.only(node, &place, &["path", "type"]);
+            check.only(node, &place, &["path", "type", "only"]);
             let at = node.get("path").map_or(node.at, |path| path.at);
-            (
-                check.required_text(node, &place, "path"),
-                at,
-                column_type(check, node, &place),
-            )
+            let kind = column_type(check, node, &place);
+            if let Some(names) = node.get("only") {
+                only = members(check, names, &place, kind);
+            }
+            (check.required_text(node, &place, "path"), at, kind)
         };
         if let Some(path) = text.and_then(|text| check.path(&text, at)) {
             columns.push(Column {
                 name: key.text.clone(),
                 path,
                 kind,
+                only,
             });
         }
     }
     columns
+}
+
+/// `only:` of a column.
+fn members(
+    check: &mut Check<'_>,
+    node: &Node,
+    place: &str,
+    kind: libretto_mirror::ColumnType,
+) -> Vec<String> {
+    if kind != libretto_mirror::ColumnType::Json {
+        check.wrong(
+            node.at,
+            format!("{place}: `only` is for columns of type json"),
+        );
+    }
+    let names = match &node.data {
+        Data::List(items) => items.iter().map(Node::text).collect(),
+        _ => None,
+    };
+    let names: Vec<&str> = names.unwrap_or_default();
+    if names.is_empty() {
+        check.wrong_hint(
+            node.at,
+            format!("{place}: `only` is a list of members to keep"),
+            "such as [ip, flags]",
+        );
+    }
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// Second half, when views are known: what probes ask.

@@ -202,6 +202,10 @@ fn mistakes_are_told_with_place_and_hint() {
             "sense:\n  p: {probe: redis, for: SELECT 'k' AS key, with: {host: h, command: [PING], timeout: 1s}, cols: {a: b}}\n",
             "package.yaml:15:89: sense.p.with: a probe's timeout is not one of its `with`\n  hint: write `timeout` beside `every`\n",
         ),
+        (
+            "sense:\n  p: {watch: v1/Pod, cols: {a: {path: spec, type: int, only: x}}}\n",
+            "package.yaml:15:64: sense.p.cols.a: `only` is a list of members to keep\n  hint: such as [ip, flags]\npackage.yaml:15:64: sense.p.cols.a: `only` is for columns of type json\n",
+        ),
         // objects
         (
             "execute:\n  - {name: a, apply: objects/*.yaml}\n",

@@ -23,7 +23,27 @@ pub(super) fn column(name: &str, path: &str, kind: ColumnType) -> Column {
         name: name.into(),
         path: path.parse().unwrap(),
         kind,
+        only: Vec::new(),
     }
+}
+
+#[test]
+fn a_column_keeps_only_the_members_it_names() {
+    let mut replicas = column("replicas", "replicas", ColumnType::Json);
+    replicas.only = vec!["ip".into(), "flags".into()];
+    for (value, expected) in [
+        (
+            json!({"replicas": [{"ip": "10.0.0.1", "flags": "slave", "ping": 1}, {"ip": "10.0.0.2"}, 7]}),
+            r#"[{"flags":"slave","ip":"10.0.0.1"},{"ip":"10.0.0.2"},7]"#,
+        ),
+        (
+            json!({"replicas": {"ip": "10.0.0.1", "ping": 2}}),
+            r#"{"ip":"10.0.0.1"}"#,
+        ),
+    ] {
+        assert_eq!(replicas.read(&value), Datum::from(expected), "{value}");
+    }
+    assert_eq!(replicas.read(&json!({})), Datum::Null);
 }
 
 /// A package `demo` of Kind `Thing` that sees its Pods, all Services of its namespace, and one probe.

@@ -447,6 +447,7 @@ fn common() -> PackageSchema {
                         .parse()
                         .expect("the constant paths are well formed; a test reads them all"),
                     kind: *kind,
+                    only: Vec::new(),
                 })
                 .collect(),
         })
