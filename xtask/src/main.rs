@@ -1,9 +1,10 @@
-//! The project's own entry points: `cargo xtask up`, `test`, `check`, `tools`.
+//! The project's own entry points: `cargo xtask up`, `test`, `check`, `tools`, `kubernetes`.
 //!
 //! Everything a fresh machine lacks is installed here (as root) or named together with the command that installs it. Nothing in
 //! this program is needed to use a built `libretto`.
 
 mod edges;
+mod kubernetes;
 mod run;
 mod setup;
 mod tidy;
@@ -47,6 +48,9 @@ enum Command {
     Check,
     /// Fetch kubectl and helm into target/tools
     Tools,
+    /// A real single-node Kubernetes, to test against (as root)
+    #[command(subcommand)]
+    Kubernetes(kubernetes::Action),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test { quick, scenario } => run::test(quick, scenario.as_deref()),
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
         Command::Tools => setup::tools().map(|_| ExitCode::SUCCESS),
+        Command::Kubernetes(action) => kubernetes::execute(&action),
     };
     result.unwrap_or_else(|message| {
         say(&format!("error: {message}"));

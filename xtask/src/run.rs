@@ -123,7 +123,8 @@ fn cargo(arguments: &[&str]) -> Result<(), String> {
     setup::succeeded(&format!("cargo {}", arguments.join(" ")), status)
 }
 
-fn step(name: &str, action: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+/// Runs one step and says how long it took.
+pub(crate) fn step(name: &str, action: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     say(&format!("==> {name}"));
     let started = Instant::now();
     action()?;

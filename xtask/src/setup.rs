@@ -9,10 +9,10 @@ use std::{
 use crate::say;
 
 /// A program that must be on the machine, and the Debian package that brings it.
-struct Need {
-    program: &'static str,
-    package: &'static str,
-    why: &'static str,
+pub(crate) struct Need {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) why: &'static str,
 }
 
 const TO_BUILD: &[Need] = &[Need {
@@ -139,7 +139,8 @@ pub(crate) fn succeeded(
     }
 }
 
-fn require(groups: &[&[Need]]) -> Result<(), String> {
+/// Installs the packages of programs that are missing, as root; otherwise says which command does.
+pub(crate) fn require(groups: &[&[Need]]) -> Result<(), String> {
     let missing: Vec<&Need> = groups
         .iter()
         .flat_map(|group| group.iter())
@@ -178,12 +179,13 @@ fn require(groups: &[&[Need]]) -> Result<(), String> {
 }
 
 fn on_path(program: &str) -> bool {
+    // Some packages bring a file and no program; joining an absolute path yields that path.
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     })
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     // /proc/self is owned by the effective user.
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)

@@ -1,0 +1,195 @@
+//! `cargo xtask kubernetes`: a real single-node Kubernetes out of ordinary packages, for tests against the API server itself. The
+//! operators' own cluster (`libretto up`) needs none of this. See docs/kubernetes.md.
+
+mod build;
+mod certificates;
+mod cleanup;
+mod components;
+mod images;
+mod network;
+mod place;
+mod processes;
+mod registry;
+
+use std::{
+    fs,
+    process::{Command, ExitCode, Stdio},
+};
+
+use clap::Subcommand;
+
+use crate::{
+    run::step,
+    say,
+    setup::{self, Need},
+};
+use place::Place;
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Build what is missing, start the cluster, and wait until its node is Ready
+    Up {
+        /// Which Kubernetes
+        #[arg(long, default_value = build::MINORS[0], value_parser = build::MINORS.to_vec())]
+        minor: String,
+    },
+    /// Stop the cluster and remove everything it left on this machine; built programs and images are kept
+    Down,
+    /// Say which processes run and whether the node is Ready; ends with 1 when anything is missing
+    Status,
+    /// Serve the built images to containerd; `up` starts this
+    #[command(hide = true)]
+    ServeImages,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        program: "go",
+        package: "golang-go",
+        why: "builds Kubernetes from source",
+    },
+    Need {
+        program: "containerd",
+        package: "containerd",
+        why: "runs the containers",
+    },
+    Need {
+        program: "runc",
+        package: "runc",
+        why: "runs the containers",
+    },
+    Need {
+        program: "iptables",
+        package: "iptables",
+        why: "carries Service addresses to pods",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        why: "makes the node's link",
+    },
+    Need {
+        program: "openssl",
+        package: "openssl",
+        why: "makes certificates",
+    },
+    Need {
+        program: "/usr/lib/cni/ptp",
+        package: "containernetworking-plugins",
+        why: "connects pods",
+    },
+    Need {
+        program: "/bin/busybox",
+        package: "busybox-static",
+        why: "is what the smallest images hold",
+    },
+];
+
+pub(crate) fn execute(action: &Action) -> Result<ExitCode, String> {
+    let place = Place::find()?;
+    if !setup::is_root() {
+        return Err(
+            "`cargo xtask kubernetes` makes network links, mounts and control groups: run it as root"
+                .to_owned(),
+        );
+    }
+    match action {
+        Action::Up { minor } => up(&place, minor),
+        Action::Down => cleanup::down(&place),
+        Action::Status => return status(&place),
+        Action::ServeImages => registry::serve(&place),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn up(place: &Place, minor: &str) -> Result<(), String> {
+    if let Some(running) = running_minor(place)
+        && running != minor
+    {
+        return Err(format!(
+            "Kubernetes {running} is up: `cargo xtask kubernetes down` first, to start {minor}"
+        ));
+    }
+    setup::require(&[NEEDS])?;
+    let programs = build::all(place, minor)?;
+    images::all(&place.cache)?;
+    for folder in ["logs", "run"] {
+        place::create_folder(&place.state.join(folder))?;
+    }
+    cleanup::remember(place)?;
+    place.write("minor", minor)?;
+    step("certificates", || certificates::all(place))?;
+    step("network", || network::up(place))?;
+    components::up(place, &programs)?;
+    say(&format!(
+        "Kubernetes {} is up\n\n    export KUBECONFIG={}\n    export PATH={}:$PATH\n",
+        programs.version,
+        place.kubeconfig().display(),
+        programs
+            .path("kubectl")
+            .parent()
+            .unwrap_or(&place.cache)
+            .display()
+    ));
+    Ok(())
+}
+
+fn status(place: &Place) -> Result<ExitCode, String> {
+    let Some(minor) = running_minor(place) else {
+        say("no cluster: `cargo xtask kubernetes up` starts one");
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut complete = true;
+    for name in components::ALL {
+        if let Some(id) = processes::id(place, name) {
+            say(&format!("{name:24} runs, process {id}"));
+        } else {
+            complete = false;
+            say(&format!(
+                "{name:24} does not run; see {}",
+                place.log(name).display()
+            ));
+        }
+    }
+    // The programs are there: the cluster could not have been started otherwise.
+    let programs = build::all(place, &minor)?;
+    let ready = match components::node_ready(place, &programs) {
+        Ok(true) => "Ready",
+        Ok(false) => "not Ready",
+        Err(_) => "not Ready: the API server does not answer",
+    };
+    say(&format!("node {:19} {ready}", place::NODE));
+    Ok(if complete && ready == "Ready" {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The minor whose state is on this machine.
+fn running_minor(place: &Place) -> Option<String> {
+    fs::read_to_string(place.state.join("minor")).ok()
+}
+
+/// Runs a command to its end and returns what it printed; a failure carries what it said.
+fn run(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| format!("{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let arguments: Vec<String> = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    Err(format!(
+        "{name} {}: {}\n{}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
+}
