@@ -23,8 +23,8 @@ pub(crate) const ALL: &[&str] = &[
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
-    "kube-proxy",
     "kubelet",
+    "kube-proxy",
     "coredns",
     "local-path-provisioner",
 ];
@@ -53,6 +53,7 @@ pub(crate) fn up(place: &Place, programs: &Programs) -> Result<(), String> {
                 format!("--cluster-cidr={POD_CIDR}"),
                 format!("--service-cluster-ip-range={SERVICE_CIDR}"),
                 "--use-service-account-credentials=true".to_owned(),
+                format!("--flex-volume-plugin-dir={}", place.path("volume-plugins")),
                 certificate(
                     place,
                     "service-account-private-key-file",
@@ -67,8 +68,9 @@ pub(crate) fn up(place: &Place, programs: &Programs) -> Result<(), String> {
     step("kube-scheduler", &|| {
         control(place, programs, "kube-scheduler", 10259, &[])
     })?;
-    step("kube-proxy", &|| proxy(place, programs))?;
     step("kubelet", &|| kubelet(place, programs))?;
+    // After the kubelet: it does nothing until the node exists, and then looks only every so often.
+    step("kube-proxy", &|| proxy(place, programs))?;
     step("coredns", &|| dns(place, programs))?;
     step("local-path-provisioner", &|| storage(place, programs))
 }
