@@ -21,6 +21,8 @@ pub(crate) struct Recipe {
     entrypoint: &'static [&'static str],
     arguments: &'static [&'static str],
     folder: &'static str,
+    /// What the packages' installation scripts would have linked: where, and to what.
+    links: &'static [(&'static str, &'static str)],
 }
 
 enum Content {
@@ -46,6 +48,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/bin/busybox", "sleep", "2147483647"],
         arguments: &[],
         folder: "/",
+        links: &[],
     },
     Recipe {
         name: "busybox",
@@ -54,6 +57,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &[],
         arguments: &["sh"],
         folder: "/",
+        links: &[],
     },
     Recipe {
         name: "redis",
@@ -69,6 +73,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/local/bin/start"],
         arguments: &["redis-server"],
         folder: "/data",
+        links: &[],
     },
     Recipe {
         name: "redis-exporter",
@@ -77,6 +82,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/bin/prometheus-redis-exporter"],
         arguments: &[],
         folder: "/",
+        links: &[],
     },
     Recipe {
         name: "nginx",
@@ -85,6 +91,15 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &[],
         arguments: &["nginx", "-g", "daemon off;"],
         folder: "/",
+        links: &[
+            (
+                "etc/nginx/sites-enabled/default",
+                "/etc/nginx/sites-available/default",
+            ),
+            ("var/www/html", "/usr/share/nginx/html"),
+            ("var/log/nginx/access.log", "/dev/stdout"),
+            ("var/log/nginx/error.log", "/dev/stderr"),
+        ],
     },
     Recipe {
         name: "libretto",
@@ -93,6 +108,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/bin/libretto"],
         arguments: &[],
         folder: "/",
+        links: &[],
     },
 ];
 
@@ -158,8 +174,8 @@ fn key(recipe: &Recipe) -> Option<String> {
         }
     };
     Some(format!(
-        "{content}; {:?} {:?} {} {REDIS_START}{USERS}{GROUPS}",
-        recipe.entrypoint, recipe.arguments, recipe.folder
+        "{content}; {:?} {:?} {} {:?} {REDIS_START}{USERS}{GROUPS}",
+        recipe.entrypoint, recipe.arguments, recipe.folder, recipe.links
     ))
 }
 
@@ -183,6 +199,9 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
             ]))?;
         }
         Content::Libretto => copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?,
+    }
+    for (name, target) in recipe.links {
+        link(&root.join(name), target)?;
     }
     let layer = work.join("layer.tar");
     run(Command::new("tar")
@@ -232,8 +251,7 @@ fn skeleton(root: &Path, recipe: &Recipe) -> Result<(), String> {
         create_folder(&root.join(folder))?;
     }
     for name in ["bin", "sbin", "lib", "lib64"] {
-        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))
-            .map_err(|error| format!("link {name}: {error}"))?;
+        link(&root.join(name), &format!("usr/{name}"))?;
     }
     run(Command::new("chmod")
         .arg("1777")
@@ -390,6 +408,14 @@ fn libretto() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| setup::workspace().join("target"), PathBuf::from)
         .join("debug/libretto")
+}
+
+fn link(path: &Path, target: &str) -> Result<(), String> {
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
+    }
+    std::os::unix::fs::symlink(target, path)
+        .map_err(|error| format!("link {}: {error}", path.display()))
 }
 
 fn write(path: &Path, content: &str) -> Result<(), String> {
