@@ -80,6 +80,31 @@ impl Programs {
     }
 }
 
+/// Since this version Go fetches the toolchain that a go.mod asks for; Debian 12 has an older one, so nothing is installed here.
+const OLDEST_GO: u32 = 21;
+
+/// Fails unless there is a Go that can build the modules.
+pub(crate) fn toolchain() -> Result<(), String> {
+    let advice = format!(
+        "install Go 1.{OLDEST_GO} or newer and put it on the PATH; it fetches the version it needs itself"
+    );
+    let printed = run(Command::new("go").arg("version"))
+        .map_err(|error| format!("no Go to build Kubernetes with ({error}): {advice}"))?;
+    match go_minor(&printed) {
+        Some(minor) if minor >= OLDEST_GO => Ok(()),
+        _ => Err(format!("{} is too old: {advice}", printed.trim())),
+    }
+}
+
+/// The 26 in `go version go1.26.8 linux/amd64`.
+fn go_minor(printed: &str) -> Option<u32> {
+    let (_, rest) = printed.split_once("go1.")?;
+    let end = rest
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
 /// Builds what is not in the cache yet: minutes the first time, nothing afterwards.
 pub(crate) fn all(place: &Place, minor: &str) -> Result<Programs, String> {
     let version = pinned(minor, "k8s.io/kubernetes")?;
@@ -241,6 +266,9 @@ mod tests {
         assert_eq!(required(text, "a/b").as_deref(), Some("v1.2.3"));
         assert_eq!(required(text, "c/d").as_deref(), Some("v0.4.0"));
         assert_eq!(required(text, "e/f"), None);
+        assert_eq!(go_minor("go version go1.26.8 linux/amd64\n"), Some(26));
+        assert_eq!(go_minor("go version go1.19rc2 linux/amd64\n"), Some(19));
+        assert_eq!(go_minor("go version devel"), None);
         let flags = link_flags("v1.35.4");
         assert!(flags.contains("component-base/version.gitVersion=v1.35.4"));
         assert!(flags.contains("client-go/pkg/version.gitMinor=35"));

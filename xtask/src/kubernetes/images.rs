@@ -28,8 +28,6 @@ pub(crate) struct Recipe {
 enum Content {
     /// Debian's packages with everything they depend on. Their installation scripts are not run.
     Packages(&'static [&'static str]),
-    /// The statically linked busybox of this machine, with a link for each of its commands.
-    Busybox,
     /// The debug build of libretto and the libraries it is linked with.
     Libretto,
 }
@@ -44,7 +42,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
     Recipe {
         name: "pause",
         answers: &["pause"],
-        content: Content::Busybox,
+        content: Content::Packages(&["busybox-static"]),
         entrypoint: &["/bin/busybox", "sleep", "2147483647"],
         arguments: &[],
         folder: "/",
@@ -53,7 +51,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
     Recipe {
         name: "busybox",
         answers: &["busybox", "alpine"],
-        content: Content::Busybox,
+        content: Content::Packages(&["busybox-static"]),
         entrypoint: &[],
         arguments: &["sh"],
         folder: "/",
@@ -161,7 +159,6 @@ fn kept_key(folder: &Path, name: &str) -> Option<String> {
 fn key(recipe: &Recipe) -> Option<String> {
     let content = match recipe.content {
         Content::Packages(names) => names.join(" "),
-        Content::Busybox => "busybox-static".to_owned(),
         Content::Libretto => {
             use std::os::unix::fs::MetadataExt;
             let binary = fs::metadata(libretto()).ok()?;
@@ -187,18 +184,13 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
     skeleton(&root, recipe)?;
     match recipe.content {
         Content::Packages(names) => unpack_packages(cache, &root, names)?,
-        Content::Busybox => {
-            run(Command::new("cp")
-                .arg("/bin/busybox")
-                .arg(root.join("usr/bin/busybox")))?;
-            run(Command::new("chroot").arg(&root).args([
-                "/bin/busybox",
-                "--install",
-                "-s",
-                "/bin",
-            ]))?;
-        }
         Content::Libretto => copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?,
+    }
+    if root.join("bin/busybox").exists() {
+        // One link for each of its commands; this needs nothing in the image but busybox itself, which is linked statically.
+        run(Command::new("chroot")
+            .arg(&root)
+            .args(["/bin/busybox", "--install", "-s", "/bin"]))?;
     }
     for (name, target) in recipe.links {
         link(&root.join(name), target)?;
@@ -271,6 +263,7 @@ fn skeleton(root: &Path, recipe: &Recipe) -> Result<(), String> {
 /// Downloads packages with everything they depend on, as if nothing were installed, and unpacks them.
 fn unpack_packages(cache: &Path, root: &Path, names: &[&str]) -> Result<(), String> {
     let archives = folder(cache).join("packages");
+    remove(&archives)?;
     create_folder(&archives.join("partial"))?;
     let nothing = archives.join("nothing-installed");
     write(&nothing, "")?;
@@ -287,9 +280,14 @@ fn unpack_packages(cache: &Path, root: &Path, names: &[&str]) -> Result<(), Stri
             .arg("--option=APT::Sandbox::User=root");
         command
     };
-    let listed = run(apt().arg("--print-uris").arg("install").args(names))?;
+    let list = || run(apt().arg("--print-uris").arg("install").args(names));
+    // A machine that never asked its mirrors knows no package.
+    let listed = list().or_else(|_| {
+        run(Command::new("apt-get").args(["update", "--quiet=2"]))?;
+        list()
+    })?;
     run(apt().arg("--download-only").arg("install").args(names))?;
-    // What is downloaded already is not listed, so the folder is emptied after each image and all of it belongs to this one.
+    // The folder is emptied before and after: what is downloaded already would not be listed.
     let mut files: Vec<PathBuf> = listed
         .lines()
         .filter_map(archive_name)

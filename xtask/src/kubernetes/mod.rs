@@ -44,11 +44,6 @@ pub(crate) enum Action {
 
 const NEEDS: &[Need] = &[
     Need {
-        program: "go",
-        package: "golang-go",
-        why: "builds Kubernetes from source",
-    },
-    Need {
         program: "containerd",
         package: "containerd",
         why: "runs the containers",
@@ -78,11 +73,6 @@ const NEEDS: &[Need] = &[
         package: "containernetworking-plugins",
         why: "connects pods",
     },
-    Need {
-        program: "/bin/busybox",
-        package: "busybox-static",
-        why: "is what the smallest images hold",
-    },
 ];
 
 pub(crate) fn execute(action: &Action) -> Result<ExitCode, String> {
@@ -111,6 +101,7 @@ fn up(place: &Place, minor: &str) -> Result<(), String> {
         ));
     }
     setup::require(&[NEEDS])?;
+    build::toolchain()?;
     let programs = build::all(place, minor)?;
     images::all(&place.cache)?;
     for folder in ["logs", "run"] {
