@@ -187,7 +187,7 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
         Content::Libretto => copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?,
     }
     if root.join("bin/busybox").exists() {
-        // One link for each of its commands; this needs nothing in the image but busybox itself, which is linked statically.
+        // One link for each of its commands.
         run(Command::new("chroot")
             .arg(&root)
             .args(["/bin/busybox", "--install", "-s", "/bin"]))?;
@@ -260,6 +260,9 @@ fn skeleton(root: &Path, recipe: &Recipe) -> Result<(), String> {
     Ok(())
 }
 
+const UNPACK: &str =
+    "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --keep-directory-symlink --directory \"$2\"";
+
 /// Downloads packages with everything they depend on, as if nothing were installed, and unpacks them.
 fn unpack_packages(cache: &Path, root: &Path, names: &[&str]) -> Result<(), String> {
     let archives = folder(cache).join("packages");
@@ -295,8 +298,9 @@ fn unpack_packages(cache: &Path, root: &Path, names: &[&str]) -> Result<(), Stri
         .collect();
     files.sort();
     for file in &files {
-        run(Command::new("dpkg-deb")
-            .arg("--extract")
+        // `dpkg-deb --extract` would replace the links of the merged folders by folders.
+        run(Command::new("sh")
+            .args(["-c", UNPACK, "sh"])
             .arg(file)
             .arg(root))?;
     }
