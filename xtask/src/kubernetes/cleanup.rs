@@ -83,6 +83,7 @@ fn end_pods(place: &Place) -> Result<(), String> {
             .is_some_and(|program| program.ends_with("containerd-shim-runc-v2"))
             && arguments.contains(&socket)
     }))?;
+    remove_sockets()?;
     let mut ids: Vec<u32> = cgroups()
         .iter()
         .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
@@ -95,6 +96,32 @@ fn end_pods(place: &Place) -> Result<(), String> {
     ids.sort_unstable();
     ids.dedup();
     processes::kill(&ids)
+}
+
+/// Where every shim puts its socket, whatever containerd's own folders are.
+const SHIM_SOCKETS: &str = "/run/containerd/s";
+
+/// A killed shim leaves its socket behind; those of another containerd's shims still have a listener.
+fn remove_sockets() -> Result<(), String> {
+    let Ok(entries) = fs::read_dir(SHIM_SOCKETS) else {
+        return Ok(());
+    };
+    let listed = fs::read_to_string("/proc/net/unix")
+        .map_err(|error| format!("read the open sockets: {error}"))?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if !is_open(&listed, &path.display().to_string()) {
+            fs::remove_file(&path)
+                .map_err(|error| format!("remove {}: {error}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a socket's path is the last field of a line of `/proc/net/unix`.
+fn is_open(listed: &str, path: &str) -> bool {
+    listed
+        .lines()
+        .any(|line| line.split_whitespace().next_back() == Some(path))
 }
 
 /// Everything mounted below the state folder, the last mount first.
@@ -196,6 +223,13 @@ mod tests {
         ] {
             assert_eq!(is_component(&words(line), "/s", "/c"), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_socket_with_a_listener_is_kept() {
+        let listed = "Num RefCount Protocol Flags Type St Inode Path\n0: 00000002 00000000 00010000 0001 01 77 /run/containerd/s/ab\n";
+        assert!(is_open(listed, "/run/containerd/s/ab"));
+        assert!(!is_open(listed, "/run/containerd/s/a"));
     }
 
     #[test]

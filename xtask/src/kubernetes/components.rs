@@ -142,6 +142,9 @@ config_path = "{registries}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+Root = "{runc}"
 "#,
         root = place.path("containerd"),
         state = place.path("run/containerd"),
@@ -149,6 +152,7 @@ runtime_type = "io.containerd.runc.v2"
         optional = place.path("containerd-opt"),
         cni = place.path("cni"),
         registries = place.path("registries"),
+        runc = place.path("run/runc"),
     )
 }
 
