@@ -72,7 +72,17 @@ pub(crate) fn up(place: &Place, programs: &Programs) -> Result<(), String> {
     // After the kubelet: it does nothing until the node exists, and then looks only every so often.
     step("kube-proxy", &|| proxy(place, programs))?;
     step("coredns", &|| dns(place, programs))?;
-    step("local-path-provisioner", &|| storage(place, programs))
+    step("local-path-provisioner", &|| storage(place, programs))?;
+    crate::run::step("wait for the default service account", || {
+        // Without it the API server refuses every pod.
+        processes::wait(
+            place,
+            "kube-controller-manager",
+            FIRST_ANSWER,
+            "service account",
+            || kubectl(place, programs, &["get", "serviceaccount", "default"]).map(|_| ()),
+        )
+    })
 }
 
 /// Serves images to containerd, so that `imagePullPolicy: Always` works without a registry elsewhere.
@@ -127,7 +137,7 @@ address = "{socket}"
 path = "{optional}"
 
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "registry.k8s.io/pause:3.10"
+sandbox_image = "pause:1"
 # Without CAP_SYS_RESOURCE nobody may lower a score.
 restrict_oom_score_adj = true
 # Unmounting what is below the state folder then ends every pod's network.
