@@ -188,7 +188,13 @@ fn etcd(place: &Place, programs: &Programs) -> Result<(), String> {
 }
 
 fn api_server(place: &Place, programs: &Programs) -> Result<(), String> {
+    let audit = place.write("audit-policy.json", &audit_policy().to_string())?;
     let arguments = [
+        format!("--audit-policy-file={}", audit.display()),
+        format!("--audit-log-path={}", place.path("logs/audit.log")),
+        // A day of tests is some megabytes; two files of this size bound it.
+        "--audit-log-maxsize=100".to_owned(),
+        "--audit-log-maxbackup=1".to_owned(),
         format!("--bind-address={NODE_ADDRESS}"),
         format!("--advertise-address={NODE_ADDRESS}"),
         format!("--secure-port={API_PORT}"),
@@ -224,6 +230,27 @@ fn api_server(place: &Place, programs: &Programs) -> Result<(), String> {
     )?;
     processes::wait(place, "kube-apiserver", FIRST_ANSWER, "readiness", || {
         kubectl(place, programs, &["get", "--raw", "/readyz"]).map(|_| ())
+    })
+}
+
+/// What service accounts of installed programs ask for: the traffic of operators is judged by it. Kubernetes' own controllers and
+/// whoever works as administrator are left out. Responses carry the resourceVersion, by which a write that changes nothing is seen.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "omitManagedFields": true,
+        "rules": [
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system", "system:masters", "system:nodes"]},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "resources": [{"group": "", "resources": ["secrets"]}]},
+            {
+                "level": "RequestResponse",
+                "userGroups": ["system:serviceaccounts"],
+                "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+            },
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        ],
     })
 }
 
