@@ -22,8 +22,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 ///
 /// A command may wait for ever for the answer of a server that vanished with its network; clients give up by themselves, so this
 /// does too.
-pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
-    let running = run(client, namespace, pod, command);
+pub async fn exec(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    let running = run(client, pod, command);
     tokio::time::timeout(ANSWER, running)
         .await
         .map_err(|_elapsed| {
@@ -35,8 +35,8 @@ pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str])
         })?
 }
 
-async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+async fn run(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let parameters = AttachParams::default().stdout(true).stderr(true);
     let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;
     let (mut out, mut err) = (String::new(), String::new());
@@ -62,8 +62,8 @@ async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> S
 }
 
 /// Pods with a label, by name.
-pub async fn labelled(client: &Client, namespace: &str, selector: &str) -> Step<Vec<Pod>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+pub async fn labelled(client: &Client, selector: &str) -> Step<Vec<Pod>> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let mut list = pods
         .list(&ListParams::default().labels(selector))
         .await?
@@ -72,9 +72,8 @@ pub async fn labelled(client: &Client, namespace: &str, selector: &str) -> Step<
     Ok(list)
 }
 
-/// Kills a pod's main process from outside, as the kernel's OOM killer would. `root` is the pid of the program under test: other
-/// clusters on this machine use the same pod addresses. `program` is the process's command name.
-pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
+/// Kills the process of this command name that has this address and descends from `root`.
+pub(crate) fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
     let address = format!("-- {pod_ip}");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -112,10 +111,7 @@ pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
 }
 
 fn descends_from(mut pid: u32, root: u32) -> bool {
-    while pid > 1 {
-        if pid == root {
-            return true;
-        }
+    while pid != root {
         let parent = fs::read_to_string(format!("/proc/{pid}/status"))
             .ok()
             .and_then(|text| {
@@ -123,9 +119,10 @@ fn descends_from(mut pid: u32, root: u32) -> bool {
                     .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
             });
         match parent {
+            // The kernel, or the first process of all.
+            None | Some(0) => return false,
             Some(parent) => pid = parent,
-            None => return false,
         }
     }
-    false
+    true
 }
