@@ -1,9 +1,10 @@
-//! The project's own entry points: `cargo xtask up`, `test`, `check`, `tools`, `kubernetes`.
+//! The project's own entry points: `cargo xtask up`, `test`, `check`, `generate`, `tools`, `kubernetes`.
 //!
 //! Everything a fresh machine lacks is installed here (as root) or named together with the command that installs it. Nothing in
 //! this program is needed to use a built `libretto`.
 
 mod edges;
+mod generate;
 mod kubernetes;
 mod run;
 mod setup;
@@ -37,8 +38,14 @@ enum Command {
     },
     /// Run the checks and tests: style, unit tests, package tests, and scenarios with real Redis
     Test(run::Tests),
-    /// Formatting, lints, forbidden crate edges, tidiness; nothing is run
+    /// Formatting, lints, forbidden crate edges, tidiness, generated files; no test is run
     Check,
+    /// Write the files under deploy/ that follow from packages/ and the Helm chart
+    Generate {
+        /// Write nothing; fail when they are out of date
+        #[arg(long)]
+        check: bool,
+    },
     /// Fetch kubectl and helm into target/tools
     Tools,
     /// A real single-node Kubernetes, to test against (as root)
@@ -52,6 +59,7 @@ fn main() -> ExitCode {
         Command::Up { release, arguments } => run::up(release, &arguments),
         Command::Test(tests) => run::test(&tests),
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
+        Command::Generate { check } => run::generate(check).map(|()| ExitCode::SUCCESS),
         Command::Tools => setup::tools().map(|_| ExitCode::SUCCESS),
         Command::Kubernetes(action) => kubernetes::execute(&action),
     };

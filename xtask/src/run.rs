@@ -1,4 +1,4 @@
-//! The steps behind `up`, `test` and `check`, each with its time.
+//! The steps behind `up`, `test`, `check` and `generate`, each with its time.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{edges, kubernetes, say, setup, tidy};
+use crate::{edges, generate, kubernetes, say, setup, tidy};
 
 /// Builds the binary and hands the terminal over to `libretto up`.
 pub(crate) fn up(release: bool, arguments: &[String]) -> Result<ExitCode, String> {
@@ -121,7 +121,13 @@ fn scenarios(
     setup::succeeded("scenarios", command.status())
 }
 
-/// Nothing is run: style, lints, and the rules of the house.
+/// Brings the files under `deploy/` up to date, or says which are not.
+pub(crate) fn generate(check: bool) -> Result<(), String> {
+    let binary = build(false)?;
+    step("generated files", || generate::run(&binary, check))
+}
+
+/// No test is run: style, lints, and the rules of the house.
 pub(crate) fn check() -> Result<(), String> {
     step("formatting", || cargo(&["fmt", "--all", "--check"]))?;
     step(
@@ -139,7 +145,8 @@ pub(crate) fn check() -> Result<(), String> {
             "--deny",
             "warnings",
         ])
-    })
+    })?;
+    generate(true)
 }
 
 fn package_tests(binary: &Path) -> Result<(), String> {

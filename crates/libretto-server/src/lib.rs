@@ -50,7 +50,7 @@ impl Vitals {
     }
 }
 
-/// Serves `/metrics`, `/healthz` (the process answers) and `/readyz` (it works) until `stop` completes.
+/// Serves `/metrics`, `/livez` (the process answers; also `/healthz`) and `/readyz` (it works) until `stop` completes.
 pub async fn serve(
     listener: TcpListener,
     vitals: Vitals,
@@ -64,7 +64,8 @@ pub async fn serve(
 fn router(vitals: Vitals) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .with_state(vitals)
 }
@@ -86,6 +87,10 @@ async fn metrics(State(vitals): State<Vitals>) -> impl IntoResponse {
             "metrics cannot be written down\n".to_owned(),
         ),
     }
+}
+
+async fn alive() -> &'static str {
+    "ok\n"
 }
 
 async fn ready(State(vitals): State<Vitals>) -> impl IntoResponse {
@@ -127,7 +132,9 @@ mod tests {
         let server = tokio::spawn(serve(listener, vitals.clone(), async {
             let _ = stopped.await;
         }));
-        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        for path in ["/livez", "/healthz"] {
+            assert!(get(address, path).await.starts_with("HTTP/1.1 200"));
+        }
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
         vitals.set_ready(true);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));

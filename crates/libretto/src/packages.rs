@@ -61,10 +61,15 @@ fn collect(dir: &Dir<'static>, root: &Path, files: &mut BTreeMap<String, String>
     }
 }
 
+/// `place` names no folder with a package.yaml, so that it can only be the name of a bundled package.
+pub fn bundled(place: &str) -> bool {
+    !Path::new(place).join("package.yaml").is_file()
+}
+
 /// Files of the package that `place` names: a folder with a package.yaml, or a bundled package.
 pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
     let path = Path::new(place);
-    if path.join("package.yaml").is_file() {
+    if !bundled(place) {
         let mut files = BTreeMap::new();
         read(path, path, &mut files)?;
         return Ok(files);
@@ -84,14 +89,19 @@ pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
     })
 }
 
-/// Reads the text files below `dir`; other files (charts, archives) are not part of what is compiled.
+/// Reads the text files below `dir`; other files (charts, archives) and hidden ones are not part of what is compiled.
 fn read(dir: &Path, root: &Path, files: &mut BTreeMap<String, String>) -> Result<(), PackageError> {
     let failed = |path: &Path, source: std::io::Error| PackageError::Read {
         path: path.display().to_string(),
         source,
     };
     for entry in std::fs::read_dir(dir).map_err(|error| failed(dir, error))? {
-        let path = entry.map_err(|error| failed(dir, error))?.path();
+        let entry = entry.map_err(|error| failed(dir, error))?;
+        // A mounted ConfigMap holds its files twice: once below `..data`.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
         if path.is_dir() {
             read(&path, root, files)?;
             continue;
@@ -138,6 +148,8 @@ mod tests {
         std::fs::write(folder.path().join("package.yaml"), "kind: Package\n").unwrap();
         std::fs::write(folder.path().join("objects/a.yaml"), "a: 1\n").unwrap();
         std::fs::write(folder.path().join("icon.png"), [0xff, 0xfe]).unwrap();
+        std::fs::create_dir(folder.path().join("..data")).unwrap();
+        std::fs::write(folder.path().join("..data/package.yaml"), "x: 1\n").unwrap();
         let files = files(folder.path().to_str().unwrap()).unwrap();
         assert_eq!(
             files.keys().collect::<Vec<_>>(),

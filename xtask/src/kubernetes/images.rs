@@ -21,6 +21,8 @@ pub(crate) struct Recipe {
     entrypoint: &'static [&'static str],
     arguments: &'static [&'static str],
     folder: &'static str,
+    /// Numeric, so that a kubelet can see that it is not root; empty is root.
+    user: &'static str,
     /// What the packages' installation scripts would have linked: where, and to what.
     links: &'static [(&'static str, &'static str)],
 }
@@ -28,7 +30,8 @@ pub(crate) struct Recipe {
 enum Content {
     /// Debian's packages with everything they depend on. Their installation scripts are not run.
     Packages(&'static [&'static str]),
-    /// The debug build of libretto and the libraries it is linked with.
+    /// Our binary without its symbols, the libraries it is linked with, and the machine's certificate authorities: what deploy/Dockerfile
+    /// makes for everybody else.
     Libretto,
 }
 
@@ -46,6 +49,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/bin/busybox", "sleep", "2147483647"],
         arguments: &[],
         folder: "/",
+        user: "",
         links: &[],
     },
     Recipe {
@@ -55,6 +59,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &[],
         arguments: &["sh"],
         folder: "/",
+        user: "",
         links: &[],
     },
     Recipe {
@@ -71,6 +76,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/local/bin/start"],
         arguments: &["redis-server"],
         folder: "/data",
+        user: "",
         links: &[],
     },
     Recipe {
@@ -80,6 +86,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/bin/prometheus-redis-exporter"],
         arguments: &[],
         folder: "/",
+        user: "",
         links: &[],
     },
     Recipe {
@@ -89,6 +96,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &[],
         arguments: &["nginx", "-g", "daemon off;"],
         folder: "/",
+        user: "",
         links: &[
             (
                 "etc/nginx/sites-enabled/default",
@@ -106,12 +114,16 @@ pub(crate) const RECIPES: &[Recipe] = &[
         entrypoint: &["/usr/bin/libretto"],
         arguments: &[],
         folder: "/",
+        user: "65532:65532",
         links: &[],
     },
 ];
 
-const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nredis:x:999:999::/var/lib/redis:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
-const GROUPS: &str = "root:x:0:\nadm:x:4:\nwww-data:x:33:\nredis:x:999:\nnogroup:x:65534:\n";
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nredis:x:999:999::/var/lib/redis:/usr/sbin/nologin\nlibretto:x:65532:65532::/nonexistent:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const GROUPS: &str =
+    "root:x:0:\nadm:x:4:\nwww-data:x:33:\nredis:x:999:\nlibretto:x:65532:\nnogroup:x:65534:\n";
 
 /// Where built images lie: `blobs/<hex>` and, for each image, `<name>.json` with the digest of its manifest.
 pub(crate) fn folder(cache: &Path) -> PathBuf {
@@ -171,8 +183,8 @@ fn key(recipe: &Recipe) -> Option<String> {
         }
     };
     Some(format!(
-        "{content}; {:?} {:?} {} {:?} {REDIS_START}{USERS}{GROUPS}",
-        recipe.entrypoint, recipe.arguments, recipe.folder, recipe.links
+        "{content}; {:?} {:?} {} {} {:?} {REDIS_START}{USERS}{GROUPS}",
+        recipe.entrypoint, recipe.arguments, recipe.folder, recipe.user, recipe.links
     ))
 }
 
@@ -184,7 +196,13 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
     skeleton(&root, recipe)?;
     match recipe.content {
         Content::Packages(names) => unpack_packages(cache, &root, names)?,
-        Content::Libretto => copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?,
+        Content::Libretto => {
+            copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?;
+            create_folder(&root.join("etc/ssl/certs"))?;
+            run(Command::new("cp")
+                .arg(AUTHORITIES)
+                .arg(root.join("etc/ssl/certs")))?;
+        }
     }
     if root.join("bin/busybox").exists() {
         // One link for each of its commands.
@@ -315,7 +333,10 @@ fn archive_name(line: &str) -> Option<&str> {
 }
 
 fn copy_with_libraries(binary: &Path, root: &Path, target: &str) -> Result<(), String> {
-    run(Command::new("cp").arg(binary).arg(root.join(target)))?;
+    run(Command::new("strip")
+        .arg("-o")
+        .arg(root.join(target))
+        .arg(binary))?;
     let listed = run(Command::new("ldd").arg(binary))?;
     for library in libraries(&listed) {
         let target = root.join(library.trim_start_matches('/'));
@@ -372,6 +393,7 @@ fn configuration_of(recipe: &Recipe, layer: &str) -> Value {
             "Entrypoint": recipe.entrypoint,
             "Cmd": recipe.arguments,
             "WorkingDir": recipe.folder,
+            "User": recipe.user,
         },
         "rootfs": {"type": "layers", "diff_ids": [layer]},
     })
@@ -406,10 +428,18 @@ fn architecture() -> &'static str {
     }
 }
 
+/// The latest build, of whichever profile: one with optimisations takes minutes and is not needed to see whether something works.
 fn libretto() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| setup::workspace().join("target"), PathBuf::from)
-        .join("debug/libretto")
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| setup::workspace().join("target"), PathBuf::from);
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let [debug, release] =
+        ["debug", "release"].map(|profile| target.join(profile).join("libretto"));
+    if built(&release) > built(&debug) {
+        release
+    } else {
+        debug
+    }
 }
 
 fn link(path: &Path, target: &str) -> Result<(), String> {

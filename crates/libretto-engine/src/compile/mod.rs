@@ -253,6 +253,17 @@ impl Compiled {
         &self.written
     }
 
+    /// Kinds that it applies: created, changed and deleted. Those of [`Compiled::written`] beside them are only patched.
+    pub fn applied(&self) -> impl Iterator<Item = &Gvk> {
+        self.rules
+            .iter()
+            .flat_map(|rule| match &rule.action {
+                Action::Apply { documents, .. } => documents.as_slice(),
+                _ => &[],
+            })
+            .map(|document| &document.gvk)
+    }
+
     /// Kinds that `call: kube.delete` deletes.
     pub fn deleted(&self) -> impl Iterator<Item = &Gvk> {
         self.rules.iter().filter_map(|rule| match &rule.action {

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod exec;
 mod get;
+mod install;
 mod kinds;
 mod logs;
 mod manifest;
@@ -38,7 +39,8 @@ const ABOUT: &str = "Operators for Kubernetes, written as data.";
 const EXAMPLES: &str = "\
 Examples:
   libretto up                                  start a cluster on this machine, with a Redis in it
-  libretto run                                 run the operators in the cluster of your kubeconfig
+  libretto install | kubectl apply -f -        run the operators in a cluster, as a Deployment
+  libretto run                                 run them from here, in the cluster of your kubeconfig
   libretto get rediscluster -A                 list objects of a kind, as kubectl does
   libretto query \"SELECT name, phase FROM pods\"  ask the cluster in SQL
 
@@ -94,6 +96,10 @@ pub enum Command {
     Up(Box<up::UpArgs>),
     /// Run the operators in a cluster
     Run(run::RunArgs),
+    /// Print the manifests that install libretto in a cluster
+    Install(install::InstallArgs),
+    /// Print what of an installation is to be deleted
+    Uninstall(install::UninstallArgs),
     /// Create or change objects from files
     Apply(apply::ApplyArgs),
     /// List objects
@@ -136,7 +142,11 @@ impl Command {
             Self::Query(args) => Some(&mut args.cluster),
             Self::PortForward(args) => Some(&mut args.cluster),
             Self::Version(args) => Some(&mut args.cluster),
-            Self::Up(_) | Self::Package(_) | Self::Completion(_) => None,
+            Self::Up(_)
+            | Self::Install(_)
+            | Self::Uninstall(_)
+            | Self::Package(_)
+            | Self::Completion(_) => None,
         }
     }
 }
@@ -195,6 +205,8 @@ fn dispatch(mut cli: Cli, config: Config) -> Result<(), CliError> {
 async fn client_command(command: Command) -> Result<(), CliError> {
     let out = &mut Printer::stdout();
     match command {
+        Command::Install(args) => install::install(&args, out),
+        Command::Uninstall(args) => install::uninstall(&args, out),
         Command::Apply(args) => apply::apply(args, out).await,
         Command::Get(args) => get::get(args, out).await,
         Command::Describe(args) => describe::describe(args, out).await,

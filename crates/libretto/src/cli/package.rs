@@ -79,7 +79,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
     }
 }
 
-fn compile(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
+pub(crate) fn compile(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
     let mut loaded =
         packages::load(&[place.to_owned()]).map_err(|error| CliError::failed(error.to_string()))?;
     Ok(loaded.remove(0))
@@ -185,9 +185,19 @@ fn tell(report: &Report, took: Duration, trace: bool, out: &mut Printer) -> Resu
     out.flush()
 }
 
-/// What the runtime does in the name of a package: watch what it senses, write what it applies, delete what its calls delete, its own
-/// Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets its handles name.
 fn cluster_role(package: &Compiled) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": format!("libretto-{}", package.name())},
+        "rules": rules(package),
+    })
+}
+
+/// What the runtime does in the name of a package: watch what it senses, write what it applies, change what it patches, delete what its
+/// calls delete, its own Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets
+/// its handles name.
+pub(crate) fn rules(package: &Compiled) -> Vec<Value> {
     let mut verbs: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
     let mut allow = |gvk: &Gvk, suffix: &str, words: &[&'static str]| {
         let resource = format!("{}{suffix}", plural(gvk, package.crd()));
@@ -199,8 +209,11 @@ fn cluster_role(package: &Compiled) -> Value {
     for watch in package.watches() {
         allow(&watch.gvk, "", &["get", "list", "watch"]);
     }
+    for gvk in package.applied() {
+        allow(gvk, "", &["create", "delete"]);
+    }
     for gvk in package.written() {
-        allow(gvk, "", &["get", "create", "patch", "delete"]);
+        allow(gvk, "", &["get", "patch"]);
     }
     for gvk in package.deleted() {
         allow(gvk, "", &["get", "delete"]);
@@ -222,18 +235,12 @@ fn cluster_role(package: &Compiled) -> Value {
         "",
         &["create", "patch"],
     );
-    let rules: Vec<Value> = verbs
+    verbs
         .into_iter()
         .map(|((group, resource), verbs)| {
             json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
         })
-        .collect();
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": format!("libretto-{}", package.name())},
-        "rules": rules,
-    })
+        .collect()
 }
 
 fn plural(gvk: &Gvk, crd: &Value) -> String {

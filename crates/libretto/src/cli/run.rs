@@ -50,7 +50,7 @@ pub struct RunArgs {
     )]
     pub namespace: Option<String>,
 
-    /// Where to serve /metrics, /healthz and /readyz; empty for nowhere [default: 127.0.0.1:8383]
+    /// Where to serve /metrics, /livez and /readyz; empty for nowhere [default: 127.0.0.1:8383]
     #[arg(
         long,
         value_name = "ADDRESS",
