@@ -78,7 +78,7 @@ impl Installation {
                 &self.namespace,
                 "--set",
                 // The image may have been built again under the same name.
-                "scope=namespace,image.pullPolicy=Always,log=debug",
+                "scope=namespace,image.pullPolicy=Always,log=libretto=debug",
             ],
         )?;
         self.ready().await

@@ -106,7 +106,7 @@ async fn a_drained_node_takes_one_pod_of_each_kind_at_a_time() -> Step {
     clean_traffic(&cluster)
 }
 
-/// Nothing was refused but conflicts, and nothing was written that changed nothing.
+/// Nothing was refused but conflicts, and no write changed nothing.
 fn clean_traffic(cluster: &Cluster) -> Step {
     let traffic = cluster.traffic()?;
     assert!(traffic.writes() > 0, "the audit log has no writes");
