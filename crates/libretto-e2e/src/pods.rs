@@ -74,7 +74,6 @@ pub async fn labelled(client: &Client, selector: &str) -> Step<Vec<Pod>> {
 
 /// Kills the process of this command name that has this address and descends from `root`.
 pub(crate) fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
-    let address = format!("-- {pod_ip}");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -91,12 +90,7 @@ pub(crate) fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
         ) else {
             continue;
         };
-        if command.trim() == program
-            && addresses
-                .lines()
-                .any(|line| line.trim_end().ends_with(&address))
-            && descends_from(pid, root)
-        {
+        if command.trim() == program && is_local(&addresses, pod_ip) && descends_from(pid, root) {
             found.push(pid);
         }
     }
@@ -108,6 +102,16 @@ pub(crate) fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
         )
         .into()),
     }
+}
+
+/// Whether an address is one of the network itself: the routing table also holds those that are reached through a link.
+fn is_local(fib_trie: &str, address: &str) -> bool {
+    let leaf = format!("|-- {address}");
+    let mut lines = fib_trie.lines().map(str::trim);
+    lines.any(|line| line == leaf)
+        && lines
+            .take_while(|line| !line.starts_with(['|', '+']))
+            .any(|line| line == "/32 host LOCAL")
 }
 
 fn descends_from(mut pid: u32, root: u32) -> bool {
@@ -125,4 +129,17 @@ fn descends_from(mut pid: u32, root: u32) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_behind_a_link_is_not_local() {
+        let table = "Local:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 10.231.1.5\n        /32 link UNICAST\n     |-- 10.231.1.51\n        /32 host LOCAL\n";
+        assert!(!is_local(table, "10.231.1.5"));
+        assert!(is_local(table, "10.231.1.51"));
+        assert!(!is_local(table, "10.231.1.6"));
+    }
 }
