@@ -93,6 +93,7 @@ impl Actions {
             Effect::Redis(call) => redis::call(&resolver, call)
                 .await
                 .map(|answer| answer.map_or(Outcome::Skipped, |_answer| DONE)),
+            Effect::Http(call) => http::call(&resolver, call).await.map(|()| DONE),
             Effect::Inventory { inventory } => {
                 inventory::write(&self.kube, instance, inventory).await
             }
@@ -119,7 +120,7 @@ impl Actions {
                 port,
                 timeout_ms,
             } => tcp::probe(host, *port, *timeout_ms).await,
-            Probe::Http { url, timeout_ms } => http::probe(url, *timeout_ms).await,
+            Probe::Http(call) => http::probe(&resolver, call).await,
         }
         .map_err(|failure| Failure {
             kind: failure.kind,

@@ -47,6 +47,8 @@ pub enum Effect {
     },
     /// Sends commands to a Redis or Sentinel over one connection, in order, stopping at the first error.
     Redis(RedisCall),
+    /// Sends one request to an HTTP server.
+    Http(HttpCall),
     /// Writes the instance's inventory object.
     Inventory { inventory: Value },
 }
@@ -87,6 +89,33 @@ pub struct RedisCommand {
     pub expect: Vec<String>,
 }
 
+/// One HTTP request. Strings may hold secret handles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpCall {
+    /// In capitals.
+    pub method: String,
+    /// `http://` or `https://`; certificates are verified.
+    pub url: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<HttpBody>,
+    /// Status codes that count as success; empty means 200 to 299.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ok: Vec<u16>,
+    /// For everything, from the name's resolution to the end of the answer.
+    pub timeout_ms: u64,
+}
+
+/// What a request carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpBody {
+    /// As it is.
+    Text(String),
+    /// As `application/json`.
+    Json(Value),
+}
+
 /// What a probe asks. Its answer is a JSON value that the table's columns are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Probe {
@@ -100,8 +129,9 @@ pub enum Probe {
         port: u16,
         timeout_ms: u64,
     },
-    /// GET. The answer is `{"status": 200, "body": …}`, the body as JSON when it is JSON, else as text (at most 1 MiB).
-    Http { url: String, timeout_ms: u64 },
+    /// The answer is `{"status": 200, "body": …}`, the body as JSON when it is JSON, else as text (at most 1 MiB). Any status is an
+    /// answer.
+    Http(HttpCall),
 }
 
 /// What came of an intent.

@@ -27,9 +27,7 @@ pub const VERBS: &[&str] = &["apply", "patch", "call", "status", "metric"];
 /// Verbs and keywords of the language's design that this version does not have yet.
 pub const NOT_YET: &[&str] = &[
     "helm",
-    "undo",
     "ready",
-    "during",
     "schedule",
     "alert",
     "json",
@@ -45,11 +43,10 @@ pub const NOT_YET: &[&str] = &[
 ];
 
 /// Actions of `call:`.
-pub const CALLS: &[&str] = &["redis", "kube.delete", "event"];
+pub const CALLS: &[&str] = &["redis", "http", "kube.delete", "event"];
 
 /// Actions of the design that this version does not have yet.
 pub const CALLS_NOT_YET: &[&str] = &[
-    "http",
     "sql",
     "exec",
     "job",

@@ -14,7 +14,7 @@ use crate::{
     compile::{Action, Rule},
     engine::Pass,
     items::{Item, RuleItems},
-    ledger::{Applied, EVENTS, FINALIZER, INVENTORY, Row, object_id},
+    ledger::{Applied, EVENTS, FINALIZER, INVENTORY, Row, UNDO, object_id},
     plan::{ProbeTarget, RowState, RowView, RuleView},
 };
 
@@ -31,6 +31,14 @@ pub(crate) struct Decision<'a> {
     /// Something could not be computed.
     pub(crate) broken: bool,
     pub(crate) views: BTreeMap<String, Vec<RowView>>,
+    /// Some rule has something to do at the instance's deletion, and has not done it.
+    acts_at_deletion: bool,
+}
+
+/// What no row wants any more.
+enum Leaving {
+    Object(String, Applied),
+    Call(String, String, Effect),
 }
 
 /// How an item stands before `after` and `limit`.
@@ -66,6 +74,7 @@ pub(crate) fn decide<'a>(
         failing: Vec::new(),
         broken: rules.iter().any(|rule| rule.failure.is_some()),
         views: BTreeMap::new(),
+        acts_at_deletion: false,
     };
     decision.forget(rules);
     let stands: Vec<Vec<Stand>> = rules
@@ -77,6 +86,12 @@ pub(crate) fn decide<'a>(
                 .collect()
         })
         .collect();
+    decision.acts_at_deletion = rules.iter().zip(&stands).any(|(rule, stands)| {
+        rule.rule.at_deletion
+            && (!pass.deleting
+                || rule.unknown()
+                || stands.iter().any(|stand| *stand != Stand::Done))
+    });
     let unsettled: BTreeSet<&str> = rules
         .iter()
         .zip(&stands)
@@ -111,13 +126,23 @@ impl Decision<'_> {
             .map(|rule| (rule.rule.name.as_str(), rule))
             .collect();
         let leaving: BTreeSet<String> = ledger.applied.keys().cloned().collect();
+        let to_undo: BTreeSet<(String, String)> = ledger
+            .undo
+            .iter()
+            .flat_map(|(rule, keys)| keys.keys().map(|key| (rule.clone(), key.clone())))
+            .collect();
         let keep = |name: &str, key: &str| match by_name.get(name) {
             // A rule whose rows are not known keeps everything.
             Some(rule) => rule.unknown() || rule.items.iter().any(|item| item.key == key),
             None => false,
         };
         ledger.rows.retain(|name, rows| {
-            rows.retain(|key, _| name.starts_with('@') || keep(name, key) || leaving.contains(key));
+            rows.retain(|key, _| {
+                name.starts_with('@')
+                    || keep(name, key)
+                    || leaving.contains(key)
+                    || to_undo.contains(&(name.clone(), key.clone()))
+            });
             !rows.is_empty()
         });
         ledger.once.retain(|name, rows| {
@@ -362,6 +387,13 @@ impl Decision<'_> {
                     ignore: rule.modifiers.ignore.clone(),
                 });
         }
+        if let Some(undo) = &item.undo {
+            self.ledger
+                .undo
+                .entry(rule.name.clone())
+                .or_default()
+                .insert(item.key.clone(), undo.clone());
+        }
         self.ledger.row_mut(&rule.name, &item.key).event = item.event.clone();
         self.intents.push(self.intent(
             &rule.name,
@@ -401,19 +433,77 @@ impl Decision<'_> {
             .map(|rule| rule.rule.name.as_str())
             .collect();
         let place = |name: &str| rules.iter().position(|rule| rule.rule.name == name);
-        let mut leaving: Vec<(String, Applied)> = self
+        let mut leaving: Vec<Leaving> = self
             .ledger
             .applied
             .iter()
             .filter(|(id, applied)| {
                 !wanted.contains(*id) && !failed.contains(applied.rule.as_str())
             })
-            .map(|(id, applied)| (id.clone(), applied.clone()))
+            .map(|(id, applied)| Leaving::Object(id.clone(), applied.clone()))
             .collect();
-        leaving.sort_by_key(|(_, applied)| std::cmp::Reverse(place(&applied.rule)));
-        for (id, applied) in leaving {
-            self.take_away(&id, &applied);
+        let rows: BTreeSet<(&str, &str)> = rules
+            .iter()
+            .flat_map(|rule| {
+                let name = rule.rule.name.as_str();
+                rule.items.iter().map(move |item| (name, item.key.as_str()))
+            })
+            .collect();
+        for (rule, keys) in &self.ledger.undo {
+            for (key, effect) in keys {
+                if !rows.contains(&(rule.as_str(), key.as_str())) && !failed.contains(rule.as_str())
+                {
+                    leaving.push(Leaving::Call(rule.clone(), key.clone(), effect.clone()));
+                }
+            }
         }
+        leaving.sort_by_key(|leaving| {
+            std::cmp::Reverse(place(match leaving {
+                Leaving::Object(_, applied) => &applied.rule,
+                Leaving::Call(rule, ..) => rule,
+            }))
+        });
+        for leaving in leaving {
+            match leaving {
+                Leaving::Object(id, applied) => self.take_away(&id, &applied),
+                Leaving::Call(rule, key, effect) => self.take_back(&rule, &key, effect),
+            }
+        }
+    }
+
+    /// Runs the `undo` of a row that left.
+    fn take_back(&mut self, rule: &str, key: &str, effect: Effect) {
+        let now = self.pass.now;
+        let row = self.ledger.row_mut(rule, key);
+        if row.fingerprint != UNDO {
+            *row = Row {
+                fingerprint: UNDO.to_owned(),
+                since: now,
+                ..Row::default()
+            };
+        }
+        let (state, note) = if let (Some(at), Some(failure)) =
+            (row.retry_at.filter(|at| *at > now), row.failure.clone())
+        {
+            self.wake(at);
+            let note = failure.message.clone();
+            self.failing
+                .push((rule.to_owned(), key.to_owned(), failure));
+            (RowState::Failing, note)
+        } else {
+            self.intents.push(self.intent(rule, key, UNDO, effect));
+            (RowState::Leaving, String::new())
+        };
+        self.work.push(format!("{rule}: {key} to be undone"));
+        self.views
+            .entry(rule.to_owned())
+            .or_default()
+            .push(RowView {
+                key: key.to_owned(),
+                columns: Vec::new(),
+                state,
+                note,
+            });
     }
 
     fn take_away(&mut self, id: &str, applied: &Applied) {
@@ -512,13 +602,19 @@ impl Decision<'_> {
                 .push((INVENTORY.to_owned(), "inventory".to_owned(), failure));
             self.work.push("the inventory cannot be written".to_owned());
             // Nothing that would have to be in it may be made.
-            let rows = &self.ledger.rows;
+            let Ledger { rows, undo, .. } = &self.ledger;
             self.intents.retain(|intent| match &intent.effect {
                 Effect::Apply { .. } | Effect::Patch { .. } => false,
-                _ => !rows
-                    .get(&intent.rule)
-                    .and_then(|rows| rows.get(&intent.key))
-                    .is_some_and(|row| row.once),
+                _ => {
+                    let once = rows
+                        .get(&intent.rule)
+                        .and_then(|rows| rows.get(&intent.key))
+                        .is_some_and(|row| row.once);
+                    let to_be_undone = undo
+                        .get(&intent.rule)
+                        .is_some_and(|keys| keys.contains_key(&intent.key));
+                    intent.fingerprint == UNDO || !once && !to_be_undone
+                }
             });
             return;
         }
@@ -531,8 +627,8 @@ impl Decision<'_> {
         self.intents.insert(0, intent);
     }
 
-    /// Keeps the instance from vanishing while it has objects that garbage collection does not remove (`own: false`), and lets
-    /// it go when they are gone. Set by server-side apply, so that other finalizers stay others'.
+    /// Keeps the instance from vanishing while it has what garbage collection does not remove (`own: false`, `undo`) or what is
+    /// to be done at its deletion, and lets it go when that is gone and done. Set by server-side apply, so that other finalizers stay others'.
     fn hold_instance(&mut self) {
         let instance = &self.pass.snapshot.instance;
         let finalizer = format!("libretto.dev/{}", instance.package);
@@ -543,11 +639,13 @@ impl Decision<'_> {
             .as_str()
             .and_then(|text| serde_json::from_str::<Vec<String>>(text).ok())
             .is_some_and(|finalizers| finalizers.contains(&finalizer));
-        let needed = self
-            .ledger
-            .applied
-            .values()
-            .any(|applied| !applied.own && !applied.patch && !applied.orphan);
+        let needed = self.acts_at_deletion
+            || !self.ledger.undo.is_empty()
+            || self
+                .ledger
+                .applied
+                .values()
+                .any(|applied| !applied.own && !applied.patch && !applied.orphan);
         // The API server refuses new finalizers on what is being deleted.
         if needed == set || (needed && self.pass.deleting) {
             return;
@@ -562,8 +660,14 @@ impl Decision<'_> {
                 .push((FINALIZER.to_owned(), "instance".to_owned(), failure));
             // Nothing may be made that nobody would take away.
             if needed {
-                self.intents
-                    .retain(|intent| !matches!(intent.effect, Effect::Apply { .. }));
+                let undo = &self.ledger.undo;
+                self.intents.retain(|intent| {
+                    intent.fingerprint == UNDO
+                        || !matches!(intent.effect, Effect::Apply { .. })
+                            && !undo
+                                .get(&intent.rule)
+                                .is_some_and(|keys| keys.contains_key(&intent.key))
+                });
             }
             return;
         }
@@ -612,6 +716,7 @@ impl Decision<'_> {
             failing,
             broken,
             mut views,
+            acts_at_deletion: _,
         } = self;
         let mut shown: Vec<RuleView> = rules
             .iter()

@@ -6,14 +6,17 @@ use std::{
 };
 
 use libretto_api::{
-    intent::{Effect, EventKind, Probe, RedisCall, RedisCommand},
+    intent::{Effect, EventKind, HttpBody, HttpCall, Probe, RedisCall, RedisCommand},
     object::{INSTANCE_LABEL, ObjectRef, PACKAGE_LABEL},
 };
 use libretto_mirror::{Answer, Datum, ResultColumn, Rows, canonical_json, digest};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compile::{Action, Ask, Document, EventTemplate, ProbeSpec, RedisTemplate, Rule},
+    compile::{
+        Action, Ask, BodyTemplate, Document, EventTemplate, HttpTemplate, ProbeSpec, RedisTemplate,
+        Rule,
+    },
     engine::Pass,
     ledger::{PendingEvent, object_id, reference},
     plan::ProbeTarget,
@@ -47,6 +50,8 @@ pub(crate) struct Item {
     pub(crate) event: Option<PendingEvent>,
     /// The object, for apply and patch.
     pub(crate) object: Option<ObjectRef>,
+    /// What takes back the effect, with the values of now.
+    pub(crate) undo: Option<Effect>,
 }
 
 /// Every rule's items. Rules are computed one by one: a failing one does not stop the next.
@@ -65,7 +70,15 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
                         .find(|table| blind.contains(*table))
                 })
                 .map(str::to_owned);
-            if pass.deleting || waits_for.is_some() {
+            if pass.deleting != rule.at_deletion {
+                return RuleItems {
+                    rule,
+                    items: Arc::default(),
+                    failure: None,
+                    blind: None,
+                };
+            }
+            if waits_for.is_some() {
                 return RuleItems {
                     rule,
                     items: Arc::default(),
@@ -186,40 +199,54 @@ fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Strin
                         .map(|item| Item { event, ..item }),
                 );
             }
-            Action::Redis(template) => {
-                let call = redis(template, &context, template.timeout_ms).map_err(within)?;
-                items.push(call_item(rule, key, columns, Effect::Redis(call), event));
-            }
-            Action::Delete { kind, name, uid } => {
-                let object = ObjectRef {
-                    gvk: kind.clone(),
-                    namespace: pass.snapshot.instance.namespace.clone(),
-                    name: text(name, &context, "name").map_err(within)?,
-                };
-                let uid = match uid {
-                    Some(uid) => optional_text(uid, &context, "uid").map_err(within)?,
+            call => {
+                let effect = call_effect(pass, call, &context).map_err(within)?;
+                let undo = match &rule.undo {
+                    Some(undo) => Some(call_effect(pass, undo, &context).map_err(within)?),
                     None => None,
                 };
-                items.push(call_item(
-                    rule,
-                    key,
-                    columns,
-                    Effect::Delete { object, uid },
-                    event,
-                ));
-            }
-            Action::Event(template) => {
-                let event_text = told(template, &context).map_err(within)?;
-                let effect = Effect::Event {
-                    kind: event_text.kind,
-                    reason: event_text.reason,
-                    message: event_text.message,
-                };
-                items.push(call_item(rule, key, columns, effect, event));
+                items.push(Item {
+                    undo,
+                    ..call_item(rule, key, columns, effect, event)
+                });
             }
         }
     }
     Ok(items)
+}
+
+/// What a call does for a row.
+fn call_effect(pass: &Pass<'_>, action: &Action, context: &Context) -> Result<Effect, String> {
+    Ok(match action {
+        Action::Redis(template) => Effect::Redis(redis(template, context, template.timeout_ms)?),
+        Action::Http(template) => Effect::Http(http(template, context)?),
+        Action::Delete { kind, name, uid } => Effect::Delete {
+            object: ObjectRef {
+                gvk: kind.clone(),
+                namespace: pass.snapshot.instance.namespace.clone(),
+                name: text(name, context, "name")?,
+            },
+            uid: match uid {
+                Some(uid) => optional_text(uid, context, "uid")?,
+                None => None,
+            },
+        },
+        Action::Event(template) => {
+            let PendingEvent {
+                kind,
+                reason,
+                message,
+            } = told(template, context)?;
+            Effect::Event {
+                kind,
+                reason,
+                message,
+            }
+        }
+        Action::Apply { .. } | Action::Patch(_) => {
+            return Err("an object is applied, not called".to_owned());
+        }
+    })
 }
 
 fn told(event: &EventTemplate, context: &Context) -> Result<PendingEvent, String> {
@@ -260,6 +287,7 @@ fn call_item(
         columns,
         event,
         object: None,
+        undo: None,
     }
 }
 
@@ -338,6 +366,7 @@ fn apply(
         columns: columns.to_vec(),
         event: None,
         object: Some(reference),
+        undo: None,
     }))
 }
 
@@ -359,6 +388,7 @@ fn patch(
         columns: columns.to_vec(),
         event: None,
         object: Some(reference),
+        undo: None,
     }))
 }
 
@@ -516,6 +546,28 @@ fn redis(
     })
 }
 
+fn http(template: &HttpTemplate, context: &Context) -> Result<HttpCall, String> {
+    let mut headers = Vec::new();
+    for (name, value) in &template.headers {
+        if let Some(value) = optional_text(value, context, name)? {
+            headers.push((name.clone(), value));
+        }
+    }
+    let body = match &template.body {
+        None => None,
+        Some(BodyTemplate::Text(tree)) => optional_text(tree, context, "body")?.map(HttpBody::Text),
+        Some(BodyTemplate::Json(tree)) => tree.render(context)?.map(HttpBody::Json),
+    };
+    Ok(HttpCall {
+        method: template.method.clone(),
+        url: text(&template.url, context, "url")?,
+        headers,
+        body,
+        ok: template.ok.clone(),
+        timeout_ms: template.timeout_ms,
+    })
+}
+
 /// Targets of one probe table.
 pub(crate) fn probe_targets(
     pass: &Pass<'_>,
@@ -561,10 +613,7 @@ fn targets_of(pass: &Pass<'_>, spec: &ProbeSpec, rows: &Rows) -> Result<Vec<Prob
                 port: port(port_tree, &context).map_err(within)?,
                 timeout_ms: spec.timeout_ms,
             },
-            Ask::Http { url } => Probe::Http {
-                url: text(url, &context, "url").map_err(within)?,
-                timeout_ms: spec.timeout_ms,
-            },
+            Ask::Http(template) => Probe::Http(http(template, &context).map_err(within)?),
         };
         targets.push(ProbeTarget {
             table: spec.table.clone(),

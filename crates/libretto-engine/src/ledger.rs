@@ -24,6 +24,9 @@ pub struct Ledger {
     pub(crate) applied: BTreeMap<String, Applied>,
     /// Fingerprints of `once` rows that are done, by rule and key. Durable.
     pub(crate) once: BTreeMap<String, BTreeMap<String, String>>,
+    /// What takes back the calls that were made, by rule and key. Durable, and written before the call: after a crash something
+    /// may be taken back that was never done. Secrets are handles here as everywhere.
+    pub(crate) undo: BTreeMap<String, BTreeMap<String, Effect>>,
     /// Digest of the inventory as it is in the cluster; `None` when none was written.
     pub(crate) written: Option<String>,
     /// Events that follow from outcomes; part of the next plan.
@@ -89,6 +92,9 @@ pub(crate) const INVENTORY: &str = "@inventory";
 pub(crate) const STATUS: &str = "@status";
 pub(crate) const EVENTS: &str = "@events";
 pub(crate) const FINALIZER: &str = "@finalizer";
+
+/// Fingerprint of a row whose call is being taken back.
+pub(crate) const UNDO: &str = "undo";
 
 /// `apps/v1/StatefulSet ns/name`.
 pub(crate) fn object_id(object: &ObjectRef) -> String {
@@ -170,12 +176,20 @@ impl Ledger {
                 );
             }
         }
+        if let Some(undo) = inventory.get("undo") {
+            ledger.undo = serde_json::from_value(undo.clone())
+                .map_err(|error| format!("inventory: undo: {error}"))?;
+        }
         Ok(ledger)
     }
 
-    /// The part that must survive the process: what was applied, and which `once` rows are done. `Value::Null` when there is nothing.
+    /// The part that must survive the process: what was applied, which `once` rows are done, and what takes calls back.
+    /// `Value::Null` when there is nothing.
     pub fn inventory(&self) -> Value {
-        if self.applied.is_empty() && self.once.values().all(BTreeMap::is_empty) {
+        if self.applied.is_empty()
+            && self.once.values().all(BTreeMap::is_empty)
+            && self.undo.is_empty()
+        {
             return Value::Null;
         }
         let objects: Vec<Value> = self
@@ -223,6 +237,9 @@ impl Ledger {
         if !once.is_empty() {
             inventory["once"] = json!(once);
         }
+        if !self.undo.is_empty() {
+            inventory["undo"] = json!(self.undo);
+        }
         inventory
     }
 
@@ -266,6 +283,10 @@ impl Ledger {
     /// Nothing was done, so nothing is told and the next try is not put off any longer than the first; the row leaves as soon as
     /// the mirror has seen what the guard saw.
     fn record_skip(&mut self, intent: &Intent, now: Millis) {
+        if intent.fingerprint == UNDO {
+            self.taken_back(&intent.rule, &intent.key);
+            return;
+        }
         let row = self.row_mut(&intent.rule, &intent.key);
         row.fingerprint.clone_from(&intent.fingerprint);
         row.done_at = Some(now);
@@ -299,7 +320,26 @@ impl Ledger {
         }
     }
 
+    /// A call was taken back: as if it had never been made.
+    fn taken_back(&mut self, rule: &str, key: &str) {
+        fn remove<T>(map: &mut BTreeMap<String, BTreeMap<String, T>>, rule: &str, key: &str) {
+            if let Some(rows) = map.get_mut(rule) {
+                rows.remove(key);
+                if rows.is_empty() {
+                    map.remove(rule);
+                }
+            }
+        }
+        remove(&mut self.undo, rule, key);
+        remove(&mut self.once, rule, key);
+        remove(&mut self.rows, rule, key);
+    }
+
     fn record_success(&mut self, intent: &Intent, object: Option<&Value>, now: Millis) {
+        if intent.fingerprint == UNDO {
+            self.taken_back(&intent.rule, &intent.key);
+            return;
+        }
         let mut once = false;
         if intent.rule != EVENTS {
             let row = self.row_mut(&intent.rule, &intent.key);
@@ -364,7 +404,7 @@ impl Ledger {
                     self.applied.remove(&id);
                 }
             }
-            Effect::Status { .. } | Effect::Event { .. } | Effect::Redis(_) => {}
+            Effect::Status { .. } | Effect::Event { .. } | Effect::Redis(_) | Effect::Http(_) => {}
         }
     }
 }

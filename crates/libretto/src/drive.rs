@@ -541,6 +541,7 @@ pub fn effect_name(effect: &Effect) -> &'static str {
         Effect::Status { .. } => "status",
         Effect::Event { .. } => "event",
         Effect::Redis(_) => "redis",
+        Effect::Http(_) => "http",
         Effect::Inventory { .. } => "inventory",
     }
 }

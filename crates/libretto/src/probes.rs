@@ -372,7 +372,7 @@ fn host_of(probe: &Probe) -> Option<&str> {
     match probe {
         Probe::Redis(call) => Some(&call.host),
         Probe::Tcp { host, .. } => Some(host),
-        Probe::Http { .. } => None,
+        Probe::Http(_) => None,
     }
 }
 
@@ -380,7 +380,7 @@ fn subject(probe: &Probe) -> String {
     match probe {
         Probe::Redis(call) => format!("redis {} port {}", call.host, call.port),
         Probe::Tcp { host, port, .. } => format!("tcp {host} port {port}"),
-        Probe::Http { url, .. } => format!("GET {url}"),
+        Probe::Http(call) => format!("{} {}", call.method, call.url),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Executed {
 
 const MODIFIERS: &[&str] = &[
     "name", "for", "key", "on", "stable", "repeat", "once", "after", "limit", "ignore", "adopt",
-    "leave", "event", "own", "with",
+    "leave", "event", "own", "with", "undo", "during",
 ];
 
 pub(super) fn rules(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> Executed {
@@ -234,7 +234,13 @@ fn rule(
     let action = match verb {
         "apply" => {
             let own = check.boolean(item.get("own"), &format!("{place}: own"), true);
-            forbid(check, item, &place, verb, &["with", "repeat", "once"]);
+            forbid(
+                check,
+                item,
+                &place,
+                verb,
+                &["with", "repeat", "once", "undo"],
+            );
             Action::Apply {
                 documents: documents(check, verb_node, &place, &names),
                 own,
@@ -246,7 +252,7 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "adopt", "own"],
+                &["with", "repeat", "once", "adopt", "own", "undo"],
             );
             if !matches!(verb_node.data, Data::Map(_)) {
                 check.wrong(
@@ -277,7 +283,37 @@ fn rule(
             self::call(check, &call, verb_node, with, &place, &names)?
         }
     };
+    let undo = item
+        .get("undo")
+        .and_then(|node| undo(check, node, &place, &names));
+    let at_deletion = match item.get("during").map(|node| (node, node.text())) {
+        None => false,
+        Some((_, Some("delete"))) => true,
+        Some((node, _)) => {
+            check.wrong_hint(
+                node.at,
+                format!("{place}: during is not known"),
+                "delete: the rule acts while the instance is being deleted, and only then",
+            );
+            false
+        }
+    };
+    if at_deletion && !matches!(verb, "call") {
+        check.wrong_hint(
+            item.at,
+            format!("{place}: `during: delete` has no meaning with `{verb}`"),
+            "what is applied for an instance goes with it; use `call`",
+        );
+    }
+    if at_deletion && undo.is_some() {
+        check.wrong(
+            item.at,
+            format!("{place}: nothing is left to undo what is done at deletion"),
+        );
+    }
     Some(Rule {
+        undo,
+        at_deletion,
         name,
         verb: shown,
         query,
@@ -286,6 +322,22 @@ fn rule(
         event,
         action,
     })
+}
+
+/// `undo:` of a rule with `call`: another call.
+fn undo(check: &mut Check<'_>, node: &Node, place: &str, names: &Names) -> Option<Action> {
+    let place = format!("{place}: undo");
+    check.only(node, &place, &["call", "with"]);
+    let call_node = node.get("call").or_else(|| {
+        check.wrong(node.at, format!("{place} needs `call`"));
+        None
+    })?;
+    let call = check.text(call_node, &place)?;
+    let with = node.get("with").or_else(|| {
+        check.wrong(node.at, format!("{place} needs `with`"));
+        None
+    })?;
+    self::call(check, &call, call_node, with, &place, names)
 }
 
 fn forbid(check: &mut Check<'_>, item: &Node, place: &str, verb: &str, keys: &[&str]) {
@@ -456,6 +508,7 @@ fn call(
     let with_place = format!("{place}: with");
     match call {
         "redis" => sense::redis(check, with, &with_place, names, None).map(Action::Redis),
+        "http" => sense::http(check, with, &with_place, names, None).map(Action::Http),
         "kube.delete" => {
             check.only(with, &with_place, &["kind", "name", "uid"]);
             let kind = check.required_text(with, &with_place, "kind");

@@ -113,7 +113,7 @@ pub(crate) struct ProbeSpec {
 pub(crate) enum Ask {
     Redis(RedisTemplate),
     Tcp { host: Tree, port: Tree },
-    Http { url: Tree },
+    Http(HttpTemplate),
 }
 
 #[derive(Debug)]
@@ -124,6 +124,22 @@ pub(crate) struct RedisTemplate {
     pub(crate) password: Option<Tree>,
     pub(crate) timeout_ms: u64,
     pub(crate) commands: Vec<CommandTemplate>,
+}
+
+#[derive(Debug)]
+pub(crate) struct HttpTemplate {
+    pub(crate) method: String,
+    pub(crate) url: Tree,
+    pub(crate) headers: Vec<(String, Tree)>,
+    pub(crate) body: Option<BodyTemplate>,
+    pub(crate) ok: Vec<u16>,
+    pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum BodyTemplate {
+    Text(Tree),
+    Json(Tree),
 }
 
 #[derive(Debug)]
@@ -147,6 +163,10 @@ pub(crate) struct Rule {
     pub(crate) ignore: Vec<ColumnPath>,
     pub(crate) event: Option<EventTemplate>,
     pub(crate) action: Action,
+    /// The call that takes back what the rule's call did.
+    pub(crate) undo: Option<Action>,
+    /// Its rows are those of an instance that is being deleted.
+    pub(crate) at_deletion: bool,
 }
 
 #[derive(Debug)]
@@ -165,6 +185,7 @@ pub(crate) enum Action {
     },
     Patch(Document),
     Redis(RedisTemplate),
+    Http(HttpTemplate),
     Delete {
         kind: Gvk,
         name: Tree,
@@ -268,17 +289,23 @@ impl Compiled {
 
     /// Kinds that `call: kube.delete` deletes.
     pub fn deleted(&self) -> impl Iterator<Item = &Gvk> {
-        self.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Delete { kind, .. } => Some(kind),
-            _ => None,
-        })
-    }
-
-    /// Whether instances get a finalizer: some object is not deleted with them by garbage collection (`own: false`).
-    pub fn holds_instances(&self) -> bool {
         self.rules
             .iter()
-            .any(|rule| matches!(rule.action, Action::Apply { own: false, .. }))
+            .flat_map(|rule| std::iter::once(&rule.action).chain(&rule.undo))
+            .filter_map(|action| match action {
+                Action::Delete { kind, .. } => Some(kind),
+                _ => None,
+            })
+    }
+
+    /// Whether instances get a finalizer: something of them is not removed with them by garbage collection (`own: false`, `undo`),
+    /// or is done while they are being deleted (`during: delete`).
+    pub fn holds_instances(&self) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.at_deletion
+                || rule.undo.is_some()
+                || matches!(rule.action, Action::Apply { own: false, .. })
+        })
     }
 
     /// Names of its rules, in order.
@@ -899,7 +926,7 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
             Action::Patch(document) => {
                 written.insert(document.gvk.clone());
             }
-            Action::Redis(_) | Action::Delete { .. } | Action::Event(_) => {}
+            Action::Redis(_) | Action::Http(_) | Action::Delete { .. } | Action::Event(_) => {}
         }
     }
     schema.objects = written

@@ -6,7 +6,8 @@ use libretto_api::package::{PROBES, PROBES_NOT_YET, RESERVED_TABLES};
 use libretto_mirror::{Column, PROBE_COLUMNS, ProbeTable, Reach, WATCH_COLUMNS, WatchTable};
 
 use super::{
-    Ask, Check, CommandTemplate, ProbeSpec, RedisTemplate, Scope, crd::column_type, suggestion,
+    Ask, BodyTemplate, Check, CommandTemplate, HttpTemplate, ProbeSpec, RedisTemplate, Scope,
+    crd::column_type, suggestion,
 };
 use crate::{
     template::{Names, is_template},
@@ -23,6 +24,8 @@ pub(super) struct Sensed {
 
 /// Probes and calls wait this long unless told otherwise: an answer from the same cluster takes milliseconds.
 const TIMEOUT_MS: i64 = 2_000;
+/// Methods of a request.
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /// How often a probe asks unless told otherwise.
 const EVERY_MS: i64 = 5_000;
 
@@ -395,10 +398,7 @@ pub(super) fn probes(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> V
                     _ => None,
                 }
             }
-            Some("http") => {
-                check.only(with, &with_place, &["url"]);
-                required(check, with, &with_place, "url", &names).map(|url| Ask::Http { url })
-            }
+            Some("http") => http(check, with, &with_place, &names, Some(timeout_ms)).map(Ask::Http),
             // Complained about with the table's columns.
             _ => None,
         };
@@ -432,6 +432,96 @@ pub(super) fn required(
 }
 
 /// `with:` of a Redis probe (whose timeout stands beside `every`) or call.
+/// `with` of an HTTP call or probe.
+pub(super) fn http(
+    check: &mut Check<'_>,
+    with: &Node,
+    place: &str,
+    names: &Names,
+    probe_timeout_ms: Option<i64>,
+) -> Option<HttpTemplate> {
+    let mut keywords = vec!["method", "url", "headers", "json", "body"];
+    if probe_timeout_ms.is_none() {
+        keywords.extend(["ok", "timeout"]);
+    }
+    check.only(with, place, &keywords);
+    let body = match (with.get("json"), with.get("body")) {
+        (Some(_), Some(body)) => {
+            check.wrong(
+                body.at,
+                format!("{place} has both `json` and `body`: a request has one"),
+            );
+            None
+        }
+        (Some(json), None) => Some(BodyTemplate::Json(check.tree(json, names))),
+        (None, Some(body)) => Some(BodyTemplate::Text(check.tree(body, names))),
+        (None, None) => None,
+    };
+    let method = match with.get("method") {
+        Some(node) => check.text(node, &format!("{place}.method"))?,
+        None if body.is_some() => "POST".to_owned(),
+        None => "GET".to_owned(),
+    };
+    if !METHODS.contains(&method.as_str()) {
+        let at = with.get("method").map_or(with.at, |node| node.at);
+        check.wrong_hint(
+            at,
+            format!("{place}: there is no method `{method}`"),
+            format!("methods are: {}", METHODS.join(", ")),
+        );
+    }
+    let mut headers = Vec::new();
+    for (key, value) in with.get("headers").map(Node::entries).unwrap_or_default() {
+        let fine = !key.text.is_empty()
+            && key
+                .text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        if !fine {
+            check.wrong(
+                key.at,
+                format!("{place}: `{}` cannot be the name of a header", key.text),
+            );
+        }
+        headers.push((key.text.clone(), check.tree(value, names)));
+    }
+    let mut ok = Vec::new();
+    if let Some(node) = with.get("ok") {
+        let codes: Option<Vec<u16>> = match &node.data {
+            Data::List(items) => items
+                .iter()
+                .map(|item| match item.data {
+                    Data::Int(code @ 100..=599) => u16::try_from(code).ok(),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        };
+        match codes {
+            Some(codes) if !codes.is_empty() => ok = codes,
+            _ => check.wrong_hint(
+                node.at,
+                format!("{place}.ok must be a list of status codes"),
+                "such as [200, 404]; without it 200 to 299 are fine",
+            ),
+        }
+    }
+    let timeout_ms = match with.get("timeout") {
+        Some(node) if probe_timeout_ms.is_none() => check
+            .duration(node, &format!("{place}.timeout"), 1)
+            .unwrap_or(TIMEOUT_MS),
+        _ => probe_timeout_ms.unwrap_or(TIMEOUT_MS),
+    };
+    Some(HttpTemplate {
+        method,
+        url: required(check, with, place, "url", names)?,
+        headers,
+        body,
+        ok,
+        timeout_ms: u64::try_from(timeout_ms).unwrap_or(2_000),
+    })
+}
+
 pub(super) fn redis(
     check: &mut Check<'_>,
     with: &Node,

@@ -316,18 +316,21 @@ impl Sim {
                 .reachable(host)
                 .then(|| json!({"open": true}))
                 .ok_or_else(|| format!("{host}:{port} does not answer")),
-            Probe::Http { url, .. } => {
-                let host = url
-                    .split_once("://")
-                    .map_or(url.as_str(), |(_, rest)| rest)
-                    .split([':', '/'])
-                    .next()
-                    .unwrap_or_default();
-                self.reachable(host)
-                    .then(|| json!({"status": 200, "body": "ok"}))
-                    .ok_or_else(|| format!("{url} does not answer"))
-            }
+            Probe::Http(call) => self.http(&call.url),
         }
+    }
+
+    /// What is ready answers every request with `ok`.
+    fn http(&self, url: &str) -> Result<Value, String> {
+        let host = url
+            .split_once("://")
+            .map_or(url, |(_, rest)| rest)
+            .split([':', '/'])
+            .next()
+            .unwrap_or_default();
+        self.reachable(host)
+            .then(|| json!({"status": 200, "body": "ok"}))
+            .ok_or_else(|| format!("{url} does not answer"))
     }
 
     /// Whether something ready listens at an address, or behind a Service of that name.
@@ -507,6 +510,10 @@ impl Sim {
                     true,
                 )
             }
+            Effect::Http(call) => (
+                libretto_api::secret::redact(&format!("{} {}", call.method, call.url)),
+                true,
+            ),
             Effect::Inventory { .. } => ("inventory".to_owned(), false),
         };
         self.done.push(Done {
@@ -555,6 +562,13 @@ impl Sim {
                 Ok(None) => return Outcome::Skipped,
                 answer => answer.map(|_| None),
             },
+            Effect::Http(call) => self
+                .http(&call.url)
+                .map(|_| None)
+                .map_err(|message| Failure {
+                    kind: FailureKind::Unreachable,
+                    message,
+                }),
             Effect::Inventory { inventory } => {
                 let reference = inventory_reference(&intent.instance);
                 let former = self.world.objects.get(&reference).cloned();

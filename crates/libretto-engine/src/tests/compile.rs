@@ -17,7 +17,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "execute:\n  - {name: a, helm: {}}\n",
-            "package.yaml:15:17: `helm` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with\n",
+            "package.yaml:15:17: `helm` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with, undo, during\n",
         ),
         (
             "execute:\n  - {name: a, aply: {}}\n",
@@ -171,8 +171,8 @@ fn mistakes_are_told_with_place_and_hint() {
             "package.yaml:15:57: template does not parse: unexpected end of input, expected identifier or integer\n",
         ),
         (
-            "execute:\n  - {name: a, call: http, with: {}}\n",
-            "package.yaml:15:23: rule a: `call: http` is not supported by this version of libretto\n  hint: calls are: redis, kube.delete, event\n",
+            "execute:\n  - {name: a, call: sql, with: {}}\n",
+            "package.yaml:15:23: rule a: `call: sql` is not supported by this version of libretto\n  hint: calls are: redis, http, kube.delete, event\n",
         ),
         (
             "execute:\n  - {name: a, call: rediss, with: {}}\n",

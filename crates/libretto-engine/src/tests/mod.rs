@@ -7,6 +7,7 @@ mod objects;
 mod rules;
 mod scenario;
 mod status;
+mod undo;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -271,7 +272,10 @@ impl Fixture {
                     .update(&reference, |object| object["status"] = status.clone());
                 Ok(None)
             }
-            Effect::Event { .. } | Effect::Redis(_) | Effect::Inventory { .. } => Ok(None),
+            Effect::Event { .. }
+            | Effect::Redis(_)
+            | Effect::Http(_)
+            | Effect::Inventory { .. } => Ok(None),
         };
         match result {
             Ok(object) => Outcome::Done { object },
@@ -334,6 +338,12 @@ pub(super) fn shown(intent: &Intent) -> String {
                 .collect();
             format!("{}:{} {}", call.host, call.port, commands.join("; "))
         }
+        Effect::Http(call) => format!(
+            "{} {} {}",
+            call.method,
+            call.url,
+            serde_json::to_string(&call.body).unwrap()
+        ),
         Effect::Inventory { .. } => "inventory".to_owned(),
     }
 }

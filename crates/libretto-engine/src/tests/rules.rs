@@ -440,7 +440,7 @@ execute:
         matches!(&info.probe, libretto_api::intent::Probe::Redis(call) if call.host == "10.0.0.9" && call.commands[0].arguments == ["INFO", "replication"])
     );
     assert!(
-        matches!(&plan.probes[2].probe, libretto_api::intent::Probe::Http { url, .. } if url == "http://p.ns/")
+        matches!(&plan.probes[2].probe, libretto_api::intent::Probe::Http(call) if call.url == "http://p.ns/")
     );
     let columns = &f.engine.package().schema().probes[0].columns;
     assert_eq!(

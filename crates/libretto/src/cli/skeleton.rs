@@ -75,7 +75,8 @@ fn make(args: &NewArgs, kind: &str) -> Result<PathBuf, CliError> {
         // Where in a file that does not exist yet is of no help.
         let what = first.splitn(4, ':').last().unwrap_or(first).trim();
         let hint = told.lines().nth(1).unwrap_or_default().trim();
-        CliError::usage(what.to_owned()).hint(hint.trim_start_matches("hint: ").to_owned())
+        let hint = hint.trim_start_matches("hint: ");
+        CliError::usage(format!("{what}: {hint}"))
     })?;
     if folder.exists() {
         return Err(
