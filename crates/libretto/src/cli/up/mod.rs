@@ -88,7 +88,7 @@ pub struct UpArgs {
     )]
     pub images: Option<PathBuf>,
 
-    /// Where to serve /metrics, /healthz and /readyz; nowhere when empty or not given
+    /// Where to serve /metrics, /livez and /readyz; nowhere when empty or not given
     #[arg(
         long,
         value_name = "ADDRESS",
