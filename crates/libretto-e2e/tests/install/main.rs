@@ -65,11 +65,9 @@ struct Real {
 
 impl Real {
     async fn connect(kubeconfig: PathBuf) -> Step<Self> {
-        let config = Config::from_custom_kubeconfig(
-            Kubeconfig::read_from(&kubeconfig)?,
-            &KubeConfigOptions::default(),
-        );
-        let client = Client::try_from(config.await?)?;
+        let options = KubeConfigOptions::default();
+        let file = Kubeconfig::read_from(&kubeconfig)?;
+        let client = Client::try_from(Config::from_custom_kubeconfig(file, &options).await?)?;
         let id = std::process::id();
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
         Ok(Self {
@@ -177,7 +175,6 @@ impl Real {
         let values = [
             format!("image.repository={repository}"),
             format!("image.tag={tag}"),
-            format!("crds.install={}", self.owns_definition),
         ];
         let chart = chart.to_string_lossy();
         let mut words = vec![verb, &self.release, &chart, "--wait", "--timeout=180s"];

@@ -100,6 +100,8 @@ pub(crate) fn uninstall(args: &UninstallArgs, out: &mut Printer) -> Result<(), C
     objects.retain(|object| {
         object["kind"] != "Namespace" && object["kind"] != "CustomResourceDefinition"
     });
+    // The pod is asked to end before its rights are gone.
+    objects.reverse();
     print(&objects, out)
 }
 
