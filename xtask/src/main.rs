@@ -36,15 +36,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run every check and test: style, unit tests, package tests, and scenarios with real Redis
-    Test {
-        /// Leave out the scenarios on the embedded cluster
-        #[arg(long)]
-        quick: bool,
-        /// Only scenarios whose name contains this
-        #[arg(long, value_name = "NAME")]
-        scenario: Option<String>,
-    },
+    /// Run the checks and tests: style, unit tests, package tests, and scenarios with real Redis
+    Test(run::Tests),
     /// Formatting, lints, forbidden crate edges, tidiness, generated files; no test is run
     Check,
     /// Write the files under deploy/ that follow from packages/ and the Helm chart
@@ -64,7 +57,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Up { release, arguments } => run::up(release, &arguments),
-        Command::Test { quick, scenario } => run::test(quick, scenario.as_deref()),
+        Command::Test(tests) => run::test(&tests),
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
         Command::Generate { check } => run::generate(check).map(|()| ExitCode::SUCCESS),
         Command::Tools => setup::tools().map(|_| ExitCode::SUCCESS),

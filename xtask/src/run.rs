@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{edges, generate, say, setup, tidy};
+use crate::{edges, generate, kubernetes, say, setup, tidy};
 
 /// Builds the binary and hands the terminal over to `libretto up`.
 pub(crate) fn up(release: bool, arguments: &[String]) -> Result<ExitCode, String> {
@@ -25,36 +25,101 @@ pub(crate) fn up(release: bool, arguments: &[String]) -> Result<ExitCode, String
     ))
 }
 
-/// Every check and test, cheapest first.
-pub(crate) fn test(quick: bool, scenario: Option<&str>) -> Result<ExitCode, String> {
-    setup::machine()?;
-    if scenario.is_none() {
+/// Which tests run, and on what.
+#[derive(clap::Args)]
+pub(crate) struct Tests {
+    /// 1: checks, unit tests and package tests; 2: scenarios on the embedded cluster; 3: the same and more on a real Kubernetes
+    #[arg(long = "tier", value_name = "N", default_values_t = [1, 2], value_parser = clap::value_parser!(u8).range(1..=3))]
+    tiers: Vec<u8>,
+    /// Only scenarios whose name contains this; without --tier, on the embedded cluster
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+    /// Which Kubernetes tier 3 runs on
+    #[arg(long, default_value = kubernetes::MINORS[0], value_parser = kubernetes::MINORS.to_vec())]
+    minor: String,
+    /// Say why tier 3 cannot run here, and succeed
+    #[arg(long)]
+    if_possible: bool,
+}
+
+/// What was asked for, cheapest first.
+pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
+    let scenario = tests.scenario.as_deref();
+    if tests.tiers.contains(&1) && scenario.is_none() {
+        setup::machine()?;
         check()?;
         step("unit and integration tests", || {
-            cargo(&["test", "--workspace", "--exclude", "libretto-e2e"])
+            cargo(&["test", "--workspace", "--exclude", "libretto-e2e"])?;
+            cargo(&["test", "--package", "libretto-e2e", "--lib"])
         })?;
-    }
-    let binary = build(false)?;
-    if scenario.is_none() {
+        let binary = build(false)?;
         step("package tests", || package_tests(&binary))?;
     }
-    if quick {
-        return Ok(ExitCode::SUCCESS);
+    if tests.tiers.contains(&2) {
+        setup::machine()?;
+        let binary = build(false)?;
+        let tools = setup::tools()?;
+        step("scenarios on the embedded cluster", || {
+            scenarios(&["e2e", "embedded"], &binary, &tools, scenario, |_| {})
+        })?;
     }
-    let tools = setup::tools()?;
-    step("scenarios on the embedded cluster", || {
-        let mut command = Command::new(env!("CARGO"));
-        command
-            .current_dir(setup::workspace())
-            .args(["test", "--package", "libretto-e2e"])
-            .env("LIBRETTO_BIN", &binary)
-            .env("LIBRETTO_TOOLS", &tools);
-        if let Some(name) = scenario {
-            command.args(["--", name, "--nocapture"]);
+    if tests.tiers.contains(&3) {
+        match kubernetes::possible(&tests.minor) {
+            Err(reason) if tests.if_possible => {
+                say(&format!("==> scenarios on Kubernetes: NOT RUN: {reason}"));
+            }
+            Err(reason) => return Err(reason),
+            Ok(()) => on_kubernetes(&tests.minor, scenario)?,
         }
-        setup::succeeded("scenarios", command.status())
-    })?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scenarios of the embedded cluster, and those for which Kubernetes' own processes must fail.
+fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
+    let binary = build(false)?;
+    let tools = setup::tools()?;
+    let this = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
+    kubernetes::during(minor, |kubeconfig, audit| {
+        for (name, target, threads) in [
+            ("scenarios on Kubernetes", "e2e", "2"),
+            ("installation on Kubernetes", "install", "1"),
+            // These stop what all others need.
+            ("faults of Kubernetes", "kubernetes", "1"),
+        ] {
+            step(name, || {
+                scenarios(&[target], &binary, &tools, scenario, |command| {
+                    command
+                        .env("LIBRETTO_KUBECONFIG", kubeconfig)
+                        .env("LIBRETTO_AUDIT", audit)
+                        .env("LIBRETTO_XTASK", &this)
+                        .env("RUST_TEST_THREADS", threads);
+                })
+            })?;
+        }
+        Ok(())
+    })
+}
+
+fn scenarios(
+    targets: &[&str],
+    binary: &Path,
+    tools: &Path,
+    scenario: Option<&str>,
+    place: impl FnOnce(&mut Command),
+) -> Result<(), String> {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(setup::workspace())
+        .args(["test", "--package", "libretto-e2e"])
+        .args(targets.iter().flat_map(|target| ["--test", target]))
+        .env("LIBRETTO_BIN", binary)
+        .env("LIBRETTO_TOOLS", tools);
+    place(&mut command);
+    if let Some(name) = scenario {
+        command.args(["--", name, "--nocapture"]);
+    }
+    setup::succeeded("scenarios", command.status())
 }
 
 /// Brings the files under `deploy/` up to date, or says which are not.

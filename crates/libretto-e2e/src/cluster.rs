@@ -1,104 +1,108 @@
-//! One `libretto up` process with its own data directory and a random port.
+//! The cluster a scenario runs on: an embedded one of its own, or a namespace of a real Kubernetes with a Libretto of its own. The
+//! scenario does not know which: its assertions are the same.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tempfile::TempDir;
 
-use crate::{Failure, Step, wait};
+use crate::{Step, audit::Traffic, embedded::Program, kubernetes::Installation, pods};
 
-/// Longest time from start to an answering API; the product's own aim is one second.
-const API_LIMIT: Duration = Duration::from_secs(60);
+/// Names the kubeconfig of a real Kubernetes; scenarios run there when it is set.
+pub const KUBECONFIG: &str = "LIBRETTO_KUBECONFIG";
 
-/// The program under test; killed with everything it started when dropped.
+/// A cluster with a running Libretto.
 #[derive(Debug)]
 pub struct Cluster {
+    backend: Backend,
     folder: TempDir,
-    arguments: Vec<String>,
-    child: Option<Child>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Embedded(Program),
+    Kubernetes(Installation),
 }
 
 impl Cluster {
-    /// Starts `libretto up --no-demo` and waits until its API answers.
+    /// A real Kubernetes when `$LIBRETTO_KUBECONFIG` names one, else an embedded cluster.
     pub async fn start() -> Step<Self> {
-        Self::start_with(&[]).await
-    }
-
-    /// As [`Cluster::start`], with further arguments of `libretto up`.
-    pub async fn start_with(arguments: &[&str]) -> Step<Self> {
-        let mut cluster = Self {
-            folder: tempfile::Builder::new().prefix("libretto-e2e-").tempdir()?,
-            arguments: arguments
-                .iter()
-                .map(|&argument| argument.to_owned())
-                .collect(),
-            child: None,
-        };
-        cluster.resume().await?;
-        Ok(cluster)
-    }
-
-    /// Starts the program (again) on the same data and returns the time until its API answered.
-    pub async fn resume(&mut self) -> Step<Duration> {
-        let started = Instant::now();
-        // A kubeconfig of an earlier run would name a port that nobody listens on.
-        let _ = fs::remove_file(self.kubeconfig());
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log())?;
-        let child = Command::new(binary()?)
-            .args(["up", "--no-demo", "--port", "0", "--data-dir"])
-            .arg(self.data())
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        self.child = Some(child);
-        wait::until("the API answers", API_LIMIT, || async {
-            self.client().await?.apiserver_version().await?;
-            Ok(())
-        })
-        .await
-        .map_err(|failure| Failure::from(format!("{failure}\n{}", self.log_tail())))?;
-        Ok(started.elapsed())
-    }
-
-    /// `kill -9` of the program.
-    pub fn kill(&mut self) -> Step {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
+        match std::env::var_os(KUBECONFIG) {
+            Some(kubeconfig) => {
+                let folder = folder()?;
+                let installation =
+                    Installation::start(Path::new(&kubeconfig), folder.path()).await?;
+                Ok(Self {
+                    backend: Backend::Kubernetes(installation),
+                    folder,
+                })
+            }
+            None => Self::embedded().await,
         }
-        Ok(())
     }
 
-    /// Ctrl-C, and the exit code that follows.
+    /// `libretto up`, for scenarios about the embedded cluster itself.
+    pub async fn embedded() -> Step<Self> {
+        let folder = folder()?;
+        Ok(Self {
+            backend: Backend::Embedded(Program::start(folder.path()).await?),
+            folder,
+        })
+    }
+
+    /// `kill -9` of the program under test.
+    pub async fn kill(&mut self) -> Step {
+        match &mut self.backend {
+            Backend::Embedded(program) => program.kill(),
+            Backend::Kubernetes(installation) => installation.kill().await,
+        }
+    }
+
+    /// Starts the program again after [`Cluster::kill`], where nobody else does, and returns the time until it answered.
+    pub async fn resume(&mut self) -> Step<Duration> {
+        match &mut self.backend {
+            Backend::Embedded(program) => program.resume().await,
+            Backend::Kubernetes(installation) => installation.resume().await,
+        }
+    }
+
+    /// Ctrl-C, and the exit code that follows; of an embedded cluster only.
     pub fn interrupt(&mut self) -> Step<Option<i32>> {
-        let mut child = self.child.take().ok_or("the program does not run")?;
-        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
-        Ok(child.wait()?.code())
+        match &mut self.backend {
+            Backend::Embedded(program) => program.interrupt(),
+            Backend::Kubernetes(_) => Err("nobody presses Ctrl-C in a pod".into()),
+        }
     }
 
-    /// A client of the cluster's API, as its administrator.
+    /// A client of the cluster's API, as its administrator, whose default namespace is the scenario's.
     pub async fn client(&self) -> Step<Client> {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig())?;
-        let config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        client(&self.kubeconfig()).await
+    }
+
+    /// Annotations with which a custom resource asks this cluster's Libretto to take it.
+    pub fn scope(&self) -> serde_json::Value {
+        match &self.backend {
+            Backend::Embedded(_) => serde_json::json!({"redis.kun/scope": "cluster-scoped"}),
+            Backend::Kubernetes(_) => serde_json::json!({}),
+        }
+    }
+
+    /// Kills the main process of a container from outside, as the kernel's OOM killer would. `program` is its command name.
+    pub fn kill_process(&self, pod_ip: &str, program: &str) -> Step {
+        // Other embedded clusters on this machine use the same pod addresses; those of Kubernetes are nobody else's.
+        let ancestor = match &self.backend {
+            Backend::Embedded(program) => program.pid()?,
+            Backend::Kubernetes(_) => 1,
+        };
+        pods::kill_process(ancestor, pod_ip, program)
     }
 
     /// Runs `libretto` against this cluster.
@@ -112,18 +116,8 @@ impl Cluster {
 
     /// Runs the real kubectl against this cluster.
     pub fn kubectl(&self, arguments: &[&str]) -> Step<Output> {
-        let tools = std::env::var_os("LIBRETTO_TOOLS").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"),
-            PathBuf::from,
-        );
-        let kubectl = tools.join("kubectl");
-        if !kubectl.exists() {
-            return Err(
-                format!("{} is missing: run `cargo xtask tools`", kubectl.display()).into(),
-            );
-        }
         Output::of(
-            Command::new(kubectl)
+            Command::new(tool("kubectl")?)
                 .args(arguments)
                 .env("KUBECONFIG", self.kubeconfig()),
         )
@@ -146,61 +140,40 @@ impl Cluster {
         self.libretto(&["apply", "-f", &file.to_string_lossy()])
     }
 
-    /// Writes the API server has done, by anybody, leases and events included.
+    /// Writes so far: of everybody on an embedded cluster, of this cluster's Libretto on a real one. Leases and events included.
     pub async fn writes(&self) -> Step<u64> {
-        let request = http::Request::get("/metrics").body(Vec::new())?;
-        let text = self.client().await?.request_text(request).await?;
-        let mut writes = 0.0;
-        for line in text.lines() {
-            let Some(labels) = line.strip_prefix("apiserver_request_total{") else {
-                continue;
-            };
-            let is_write = [
-                "create",
-                "update",
-                "patch",
-                "apply",
-                "delete",
-                "deletecollection",
-            ]
-            .iter()
-            .any(|verb| labels.to_lowercase().contains(&format!("verb=\"{verb}\"")));
-            if is_write {
-                writes += labels
-                    .rsplit(' ')
-                    .next()
-                    .and_then(|value| value.parse::<f64>().ok())
-                    .ok_or_else(|| format!("unreadable metric line {line}"))?;
-            }
+        match &self.backend {
+            Backend::Embedded(program) => program.writes(&self.client().await?).await,
+            Backend::Kubernetes(installation) => Ok(installation.traffic()?.writes()),
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count of requests"
-        )]
-        Ok(writes as u64)
     }
 
-    /// Process id of the running program.
-    pub fn pid(&self) -> Step<u32> {
-        Ok(self.child.as_ref().ok_or("the program does not run")?.id())
+    /// What this cluster's Libretto asked of the API server; on Kubernetes only.
+    pub fn traffic(&self) -> Step<Traffic> {
+        match &self.backend {
+            Backend::Embedded(_) => Err("the embedded cluster has no audit log".into()),
+            Backend::Kubernetes(installation) => installation.traffic(),
+        }
     }
 
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.data().join("kubeconfig")
+    /// A folder that lives as long as this value.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("libretto.log")
+    fn kubeconfig(&self) -> PathBuf {
+        match &self.backend {
+            Backend::Embedded(program) => program.kubeconfig(),
+            Backend::Kubernetes(installation) => installation.kubeconfig(),
+        }
     }
 
     /// What the program said last, for failure messages.
-    pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
+    fn log_tail(&self) -> String {
+        let text = match &self.backend {
+            Backend::Embedded(program) => program.log_tail(),
+            Backend::Kubernetes(installation) => installation.log_tail(),
+        };
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(60)..].join("\n");
         format!("--- last lines of libretto ---\n{tail}")
@@ -208,15 +181,10 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
+    #[expect(clippy::print_stdout, reason = "the test harness takes care of it")]
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The log dies with the folder; a failed scenario needs it.
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("{}\n", self.log_tail()).as_bytes(),
-            );
-        }
-        let _ = self.kill();
+        // The log dies with the cluster; the test harness shows it when the scenario failed.
+        println!("{}", self.log_tail());
     }
 }
 
@@ -229,7 +197,8 @@ pub struct Output {
 }
 
 impl Output {
-    fn of(command: &mut Command) -> Step<Self> {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Step<Self> {
         let output = command.stdin(Stdio::null()).output()?;
         Ok(Self {
             code: output.status.code(),
@@ -267,4 +236,29 @@ pub fn binary() -> Step<PathBuf> {
         )
         .into())
     }
+}
+
+/// A program that `cargo xtask tools` fetched.
+pub fn tool(name: &str) -> Step<PathBuf> {
+    let folder = std::env::var_os("LIBRETTO_TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: run `cargo xtask tools`", path.display()).into())
+    }
+}
+
+/// A client with the access and the namespace that a kubeconfig names.
+pub(crate) async fn client(kubeconfig: &Path) -> Step<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+fn folder() -> Step<TempDir> {
+    Ok(tempfile::Builder::new().prefix("libretto-e2e-").tempdir()?)
 }

@@ -1,11 +1,16 @@
-//! Scenarios with real software: a `libretto` process of their own, a real API, real Redis processes in its pods.
+//! Scenarios with real software: a Libretto of their own, a real API, real Redis processes in its pods. The same scenarios run on an
+//! embedded cluster and on a real Kubernetes.
 //!
-//! - [`cluster`] starts, kills and restarts the program under test.
+//! - [`audit`] reads what an operator asked of a real API server.
+//! - [`cluster`] is where a scenario runs; it starts, kills and restarts the program under test.
 //! - [`pods`] runs commands in pods and kills their processes from outside.
 //! - [`redis`] knows what a healthy RedisCluster must look like, seen from clients.
 //! - [`wait`] waits for conditions; nothing here sleeps for a fixed time.
 
+pub mod audit;
 pub mod cluster;
+mod embedded;
+mod kubernetes;
 pub mod pods;
 pub mod redis;
 pub mod wait;

@@ -22,8 +22,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 ///
 /// A command may wait for ever for the answer of a server that vanished with its network; clients give up by themselves, so this
 /// does too.
-pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
-    let running = run(client, namespace, pod, command);
+pub async fn exec(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    let running = run(client, pod, command);
     tokio::time::timeout(ANSWER, running)
         .await
         .map_err(|_elapsed| {
@@ -35,8 +35,8 @@ pub async fn exec(client: &Client, namespace: &str, pod: &str, command: &[&str])
         })?
 }
 
-async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> Step<String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+async fn run(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let parameters = AttachParams::default().stdout(true).stderr(true);
     let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;
     let (mut out, mut err) = (String::new(), String::new());
@@ -62,8 +62,8 @@ async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> S
 }
 
 /// Pods with a label, by name.
-pub async fn labelled(client: &Client, namespace: &str, selector: &str) -> Step<Vec<Pod>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+pub async fn labelled(client: &Client, selector: &str) -> Step<Vec<Pod>> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let mut list = pods
         .list(&ListParams::default().labels(selector))
         .await?
@@ -72,10 +72,8 @@ pub async fn labelled(client: &Client, namespace: &str, selector: &str) -> Step<
     Ok(list)
 }
 
-/// Kills a pod's main process from outside, as the kernel's OOM killer would. `root` is the pid of the program under test: other
-/// clusters on this machine use the same pod addresses. `program` is the process's command name.
-pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
-    let address = format!("-- {pod_ip}");
+/// Kills the process of this command name that has this address and descends from `root`.
+pub(crate) fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -92,12 +90,7 @@ pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
         ) else {
             continue;
         };
-        if command.trim() == program
-            && addresses
-                .lines()
-                .any(|line| line.trim_end().ends_with(&address))
-            && descends_from(pid, root)
-        {
+        if command.trim() == program && is_local(&addresses, pod_ip) && descends_from(pid, root) {
             found.push(pid);
         }
     }
@@ -111,11 +104,18 @@ pub fn kill_process(root: u32, pod_ip: &str, program: &str) -> Step {
     }
 }
 
+/// Whether an address is one of the network itself: the routing table also holds those that are reached through a link.
+fn is_local(fib_trie: &str, address: &str) -> bool {
+    let leaf = format!("|-- {address}");
+    let mut lines = fib_trie.lines().map(str::trim);
+    lines.any(|line| line == leaf)
+        && lines
+            .take_while(|line| !line.starts_with(['|', '+']))
+            .any(|line| line == "/32 host LOCAL")
+}
+
 fn descends_from(mut pid: u32, root: u32) -> bool {
-    while pid > 1 {
-        if pid == root {
-            return true;
-        }
+    while pid != root {
         let parent = fs::read_to_string(format!("/proc/{pid}/status"))
             .ok()
             .and_then(|text| {
@@ -123,9 +123,23 @@ fn descends_from(mut pid: u32, root: u32) -> bool {
                     .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
             });
         match parent {
+            // The kernel, or the first process of all.
+            None | Some(0) => return false,
             Some(parent) => pid = parent,
-            None => return false,
         }
     }
-    false
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_behind_a_link_is_not_local() {
+        let table = "Local:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 10.231.1.5\n        /32 link UNICAST\n     |-- 10.231.1.51\n        /32 host LOCAL\n";
+        assert!(!is_local(table, "10.231.1.5"));
+        assert!(is_local(table, "10.231.1.51"));
+        assert!(!is_local(table, "10.231.1.6"));
+    }
 }

@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{Failure, Step, pods, wait};
+use crate::{Failure, Step, cluster::Cluster, pods, wait};
 
 /// Redis port of every pod.
 const PORT: &str = "6379";
@@ -17,7 +17,7 @@ const PORT: &str = "6379";
 /// Longest time any single fault may take to heal before a scenario gives up.
 pub const HEALING: Duration = Duration::from_secs(120);
 
-/// One RedisCluster in namespace `default`.
+/// One RedisCluster in the scenario's namespace.
 #[derive(Clone)]
 #[expect(
     missing_debug_implementations,
@@ -27,6 +27,7 @@ pub struct Redis {
     pub client: Client,
     pub name: String,
     pub password: Option<String>,
+    annotations: Value,
 }
 
 /// One Redis node as it answers for itself.
@@ -45,12 +46,12 @@ impl Node {
 
 impl Redis {
     /// Applies the custom resource and returns a handle on it.
-    pub async fn apply(client: &Client, name: &str, spec: Value) -> Step<Self> {
-        let password = spec["password"].as_str().map(str::to_owned);
+    pub async fn apply(cluster: &Cluster, name: &str, spec: Value) -> Step<Self> {
         let redis = Self {
-            client: client.clone(),
+            client: cluster.client().await?,
             name: name.to_owned(),
-            password,
+            password: spec["password"].as_str().map(str::to_owned),
+            annotations: cluster.scope(),
         };
         // A fresh program serves the Kind a moment after the API.
         wait::until("RedisCluster is served", HEALING, || async {
@@ -60,12 +61,29 @@ impl Redis {
         Ok(redis)
     }
 
+    /// The same resource for a client that knows no password.
+    #[must_use]
+    pub fn without_password(&self) -> Self {
+        Self {
+            password: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same resource, after the cluster's address changed.
+    pub async fn again(self, cluster: &Cluster) -> Step<Self> {
+        Ok(Self {
+            client: cluster.client().await?,
+            ..self
+        })
+    }
+
     /// Server-side applies another spec.
     pub async fn change(&self, spec: Value) -> Step {
         let object = json!({
             "apiVersion": "redis.kun/v1beta1",
             "kind": "RedisCluster",
-            "metadata": {"name": self.name, "annotations": {"redis.kun/scope": "cluster-scoped"}},
+            "metadata": {"name": self.name, "annotations": self.annotations},
             "spec": spec,
         });
         self.api()
@@ -94,9 +112,8 @@ impl Redis {
 
     pub fn api(&self) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("redis.kun", "v1beta1", "RedisCluster");
-        Api::namespaced_with(
+        Api::default_namespaced_with(
             self.client.clone(),
-            "default",
             &ApiResource::from_gvk_with_plural(&kind, "redisclusters"),
         )
     }
@@ -175,7 +192,6 @@ impl Redis {
     async fn component(&self, component: &str) -> Step<Vec<Pod>> {
         pods::labelled(
             &self.client,
-            "default",
             &format!(
                 "app.kubernetes.io/component={component},app.kubernetes.io/name={}",
                 self.name
@@ -232,7 +248,7 @@ impl Redis {
             command.extend(["-a", password]);
         }
         command.extend(arguments);
-        let answer = pods::exec(&self.client, "default", pod, &command).await?;
+        let answer = pods::exec(&self.client, pod, &command).await?;
         let answer = answer.trim_end().to_owned();
         if [
             "ERR",
@@ -272,7 +288,7 @@ impl Redis {
             "get-master-addr-by-name",
             "mymaster",
         ];
-        let answer = pods::exec(&self.client, "default", &pod, &ask).await?;
+        let answer = pods::exec(&self.client, &pod, &ask).await?;
         let address = answer
             .lines()
             .next()
@@ -291,7 +307,7 @@ impl Redis {
             command.extend(["-a", password]);
         }
         command.extend(arguments);
-        Ok(pods::exec(&self.client, "default", &pod, &command)
+        Ok(pods::exec(&self.client, &pod, &command)
             .await?
             .trim_end()
             .to_owned())
@@ -328,7 +344,7 @@ impl Redis {
                 "get-master-addr-by-name",
                 "mymaster",
             ];
-            let answer = pods::exec(&self.client, "default", &name, &ask).await?;
+            let answer = pods::exec(&self.client, &name, &ask).await?;
             views.push((
                 name,
                 answer
@@ -343,7 +359,7 @@ impl Redis {
     }
 
     async fn ip_of(&self, pod: &str) -> Step<String> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
+        let pods: Api<Pod> = Api::default_namespaced(self.client.clone());
         identity(&pods.get(pod).await?).map(|(_, ip)| ip)
     }
 }

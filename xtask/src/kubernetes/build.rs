@@ -105,6 +105,26 @@ fn go_minor(printed: &str) -> Option<u32> {
     rest[..end].parse().ok()
 }
 
+/// Fails unless the programs are built or what they are built from can be downloaded.
+pub(crate) fn reachable(place: &Place, minor: &str) -> Result<(), String> {
+    let kept = place
+        .cache
+        .join(cache_name(minor, &pinned(minor, "k8s.io/kubernetes")?));
+    if KUBERNETES
+        .iter()
+        .all(|program| kept.join(program.name).exists())
+    {
+        return Ok(());
+    }
+    // The largest of the modules; it would be downloaded anyway. A machine without a way out may wait for ever.
+    run(Command::new("timeout")
+        .args(["120", "go", "mod", "download", "k8s.io/kubernetes"])
+        .current_dir(pins().join(minor))
+        .env("GOWORK", "off"))
+    .map(|_| ())
+    .map_err(|error| format!("Go modules cannot be downloaded: {error}"))
+}
+
 /// Builds what is not in the cache yet: minutes the first time, nothing afterwards.
 pub(crate) fn all(place: &Place, minor: &str) -> Result<Programs, String> {
     let version = pinned(minor, "k8s.io/kubernetes")?;

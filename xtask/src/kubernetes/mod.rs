@@ -13,6 +13,7 @@ mod registry;
 
 use std::{
     fs,
+    path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -32,6 +33,12 @@ pub(crate) enum Action {
         /// Which Kubernetes
         #[arg(long, default_value = build::MINORS[0], value_parser = build::MINORS.to_vec())]
         minor: String,
+    },
+    /// Kill one of its processes and start it again
+    Restart {
+        /// Which; `status` names them
+        #[arg(value_parser = components::ALL.to_vec())]
+        process: String,
     },
     /// Stop the cluster and remove everything it left on this machine; built programs and images are kept
     Down,
@@ -75,16 +82,48 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+pub(crate) use build::MINORS;
+
+/// Why a cluster of this minor cannot be started on this machine, if it cannot.
+pub(crate) fn possible(minor: &str) -> Result<(), String> {
+    root()?;
+    build::toolchain()?;
+    build::reachable(&Place::find()?, minor)
+}
+
+fn root() -> Result<(), String> {
+    if setup::is_root() {
+        Ok(())
+    } else {
+        Err(
+            "a Kubernetes node makes network links, mounts and control groups: run this as root"
+                .to_owned(),
+        )
+    }
+}
+
+/// Runs `action` with the kubeconfig and the audit log of a cluster, which is stopped afterwards unless it was up before.
+pub(crate) fn during(
+    minor: &str,
+    action: impl FnOnce(&Path, &Path) -> Result<(), String>,
+) -> Result<(), String> {
+    let place = Place::find()?;
+    let was_up = running_minor(&place).is_some();
+    let result = up(&place, minor).and_then(|()| action(&place.kubeconfig(), &place.log("audit")));
+    if was_up {
+        return result;
+    }
+    // What it did before it failed is worth more than that the machine could not be cleaned.
+    let cleaned = step("stop Kubernetes", || cleanup::down(&place));
+    result.and(cleaned)
+}
+
 pub(crate) fn execute(action: &Action) -> Result<ExitCode, String> {
     let place = Place::find()?;
-    if !setup::is_root() {
-        return Err(
-            "`cargo xtask kubernetes` makes network links, mounts and control groups: run it as root"
-                .to_owned(),
-        );
-    }
+    root()?;
     match action {
         Action::Up { minor } => up(&place, minor),
+        Action::Restart { process } => restart(&place, process),
         Action::Down => cleanup::down(&place),
         Action::Status => return status(&place),
         Action::ServeImages => registry::serve(&place),
@@ -123,6 +162,16 @@ fn up(place: &Place, minor: &str) -> Result<(), String> {
             .display()
     ));
     Ok(())
+}
+
+fn restart(place: &Place, process: &str) -> Result<(), String> {
+    let minor = running_minor(place).ok_or("no cluster: `cargo xtask kubernetes up` starts one")?;
+    let id = processes::id(place, process).ok_or_else(|| {
+        format!("{process} does not run; `cargo xtask kubernetes up` starts what is missing")
+    })?;
+    processes::kill(&[id])?;
+    let programs = build::all(place, &minor)?;
+    components::up(place, &programs)
 }
 
 fn status(place: &Place) -> Result<ExitCode, String> {

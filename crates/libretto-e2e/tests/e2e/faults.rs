@@ -10,7 +10,6 @@ use kube::{
 use libretto_e2e::{
     Step,
     cluster::Cluster,
-    pods,
     redis::{HEALING, Redis},
     wait,
 };
@@ -39,16 +38,16 @@ async fn heal_everything(name: &str, spec: Value, data_survives: bool) -> Step {
     let cluster = Cluster::start().await?;
     let client = cluster.client().await?;
     let started = Instant::now();
-    let redis = Redis::apply(&client, name, spec).await?;
+    let redis = Redis::apply(&cluster, name, spec).await?;
     redis.healthy(3).await?;
     report(name, "created", started);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "default");
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let sets: Api<StatefulSet> = Api::default_namespaced(client.clone());
 
     redis.write("a", "1").await?;
     let master = redis.master().await?;
     let started = Instant::now();
-    pods::kill_process(cluster.pid()?, &master.ip, "redis-server")?;
+    cluster.kill_process(&master.ip, "redis-server")?;
     redis.write("b", "2").await?;
     report(name, "kill -9 of the master: writable", started);
     redis.healthy(3).await?;

@@ -2,6 +2,5 @@
 
 mod faults;
 mod input;
-mod kubectl;
 mod lifecycle;
 mod quiet;

@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(300);
 #[tokio::test]
 async fn a_converged_instance_causes_no_api_writes() -> Step {
     let cluster = Cluster::start().await?;
-    let redis = Redis::apply(&cluster.client().await?, "quiet", json!({"size": 3})).await?;
+    let redis = Redis::apply(&cluster, "quiet", json!({"size": 3})).await?;
     redis.healthy(3).await?;
     // The last effects of becoming healthy may still be on their way: wait for ten seconds without a write.
     let settled = wait::until("writes stop", HEALING, || async {

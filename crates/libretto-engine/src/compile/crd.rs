@@ -9,7 +9,7 @@ use libretto_mirror::{
 };
 use serde_json::Value;
 
-use super::Check;
+use super::{Check, kind};
 use crate::yaml::{self, Node};
 
 /// What `crd:` gives.
@@ -24,9 +24,25 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         check.wrong(spec.at, "spec needs `crd`");
         return None;
     };
-    check.only(node, "crd", &["file", "version", "scope", "fields"]);
     let scope = scope(check, node);
-    let file = check.required_text(node, "crd", "file");
+    if node.get("file").is_none() && kind::KEYWORDS.iter().any(|key| node.get(key).is_some()) {
+        let mut keywords = vec!["version", "scope"];
+        keywords.extend(kind::KEYWORDS);
+        check.only(node, "crd", &keywords);
+        let (crd, fields) = kind::define(check, node)?;
+        return Some(of_version(crd, 0, fields, scope));
+    }
+    check.only(node, "crd", &["file", "version", "scope", "fields"]);
+    if node.get("file").is_none() {
+        check.wrong_hint(
+            node.at,
+            "crd needs `file`, or `group`, `kind`, `version` and `schema`",
+            "a CustomResourceDefinition in a file, or a Kind in short form",
+        );
+    }
+    let file = node
+        .get("file")
+        .and_then(|file| check.text(file, "crd.file"));
     let version = check.required_text(node, "crd", "version");
     let fields_node = node.get("fields");
     let (Some(file), Some(version)) = (file, version) else {
@@ -115,8 +131,8 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
     let version_at = node.get("version").map_or(node.at, |version| version.at);
     let found = versions
         .iter()
-        .find(|candidate| candidate.get("name").and_then(Value::as_str) == Some(&version));
-    let Some(found) = found else {
+        .position(|candidate| candidate.get("name").and_then(Value::as_str) == Some(&version));
+    let Some(index) = found else {
         let names: Vec<&str> = versions
             .iter()
             .filter_map(|candidate| candidate.get("name")?.as_str())
@@ -128,6 +144,7 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         );
         return None;
     };
+    let found = &versions[index];
     if found.get("served").and_then(Value::as_bool) != Some(true) {
         check.wrong(
             version_at,
@@ -144,25 +161,31 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
     }
     let schema = found
         .pointer("/schema/openAPIV3Schema")
-        .cloned()
-        .unwrap_or(Value::Null);
-    let status_schema = schema
-        .pointer("/properties/status")
-        .cloned()
-        .unwrap_or(Value::Null);
+        .unwrap_or(&Value::Null);
     let fields = match fields_node {
-        Some(fields_node) => fields(check, fields_node, &file, &schema),
+        Some(fields_node) => fields(check, fields_node, &file, schema),
         None => Vec::new(),
     };
-    Some(Definition {
+    Some(of_version(crd, index, fields, scope))
+}
+
+/// What one version of a definition gives.
+fn of_version(crd: Value, index: usize, fields: Vec<Field>, scope: Option<Scope>) -> Definition {
+    let version = &crd["spec"]["versions"][index];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Definition {
         instance: InstanceSchema {
-            gvk: Gvk::new(group, &version, kind),
+            gvk: Gvk::new(
+                &text(&crd["spec"]["group"]),
+                &text(&version["name"]),
+                &text(&crd["spec"]["names"]["kind"]),
+            ),
             fields,
             scope,
         },
-        status_schema,
+        status_schema: version["schema"]["openAPIV3Schema"]["properties"]["status"].clone(),
         crd,
-    })
+    }
 }
 
 fn scope(check: &mut Check<'_>, node: &Node) -> Option<Scope> {
@@ -230,7 +253,12 @@ fn fields(check: &mut Check<'_>, node: &Node, file: &str, schema: &Value) -> Vec
     fields
 }
 
-fn default_of(check: &mut Check<'_>, node: &Node, kind: ColumnType, place: &str) -> Datum {
+pub(super) fn default_of(
+    check: &mut Check<'_>,
+    node: &Node,
+    kind: ColumnType,
+    place: &str,
+) -> Datum {
     let json = node.to_json();
     // JSON defaults are written as YAML, or as the text of JSON.
     if kind == ColumnType::Json {

@@ -3,7 +3,9 @@
 mod crd;
 mod decide;
 mod execute;
+mod kind;
 mod sense;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -884,7 +886,8 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
         broken: sensed.broken,
         clock: None,
     };
-    let views = decide::views(check, &mut scope, spec);
+    let mut views = values::views(check, &mut scope, spec);
+    views.extend(decide::views(check, &mut scope, spec));
     let probes = sense::probes(check, &mut scope, spec);
     let executed = execute::rules(check, &mut scope, spec);
     let mut written = BTreeSet::new();

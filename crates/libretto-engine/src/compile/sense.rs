@@ -45,12 +45,20 @@ pub(super) fn tables(check: &mut Check<'_>, spec: &Node) -> Sensed {
             );
             continue;
         }
-        match (table.get("watch"), table.get("probe")) {
-            (Some(_), Some(_)) => check.wrong(
+        let sources: Vec<&str> = ["watch", "probe", "values"]
+            .into_iter()
+            .filter(|source| table.get(source).is_some())
+            .collect();
+        if let [first, second, ..] = sources.as_slice() {
+            check.wrong(
                 key.at,
-                format!("{place} has both `watch` and `probe`: a table has one source"),
-            ),
-            (Some(watch), None) => {
+                format!("{place} has both `{first}` and `{second}`: a table has one source"),
+            );
+            sensed.broken.insert(key.text.clone());
+            continue;
+        }
+        match (table.get("watch"), table.get("probe")) {
+            (Some(watch), _) => {
                 check.only(table, &place, &["watch", "where", "reach", "cols"]);
                 let gvk = check
                     .text(watch, &format!("{place}.watch"))
@@ -106,12 +114,16 @@ pub(super) fn tables(check: &mut Check<'_>, spec: &Node) -> Sensed {
                     columns,
                 });
             }
+            // Made with the views.
+            (None, None) if table.get("values").is_some() => {
+                check.only(table, &place, &["values"]);
+            }
             (None, None) => {
-                check.only(table, &place, &["watch", "probe"]);
+                check.only(table, &place, &["watch", "probe", "values"]);
                 check.wrong_hint(
                     key.at,
                     format!("{place} has no source"),
-                    "give it `watch: <apiVersion>/<Kind>` or `probe: redis`",
+                    "give it `watch: <apiVersion>/<Kind>`, `probe: redis` or `values: [...]`",
                 );
             }
         }

@@ -41,6 +41,22 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         // sense
         (
+            "sense:\n  sizes: {values: {a: 1}}\n",
+            "package.yaml:15:21: sense.sizes.values must be a list, this is a map\n  hint: a list of rows such as {name: a, size: 1}, or of values, which become the column `value`\n",
+        ),
+        (
+            "sense:\n  sizes: {values: [{a: 1}, 2]}\n",
+            "package.yaml:15:30: sense.sizes.values: either all rows are maps, or none is\n",
+        ),
+        (
+            "sense:\n  sizes: {values: []}\n",
+            "package.yaml:15:21: sense.sizes.values has 0 rows: 1 to 1000\n",
+        ),
+        (
+            "sense:\n  sizes: {values: [1], watch: v1/Pod}\n",
+            "package.yaml:15:5: sense.sizes has both `watch` and `values`: a table has one source\n",
+        ),
+        (
             "sense:\n  pods: {watch: Pod}\n",
             "package.yaml:15:19: `Pod` names no kind: write `version/Kind` for the core group (v1/Pod) or `group/version/Kind` (apps/v1/StatefulSet)\n",
         ),
@@ -336,7 +352,7 @@ fn the_definition_is_checked_against_the_fields() {
         (
             "file: crd.yaml",
             "group: example.dev",
-            "package.yaml:6:5: `group` is not supported by this version of libretto\n  hint: crd knows: file, version, scope, fields\npackage.yaml:6:5: crd needs `file`\n",
+            "package.yaml:6:5: crd needs `kind`\npackage.yaml:8:5: unknown keyword `fields` in crd\n  hint: crd knows: version, scope, group, kind, plural, shortNames, schema\n",
         ),
     ];
     for (old, new, expected) in cases {
@@ -497,5 +513,119 @@ fn templates_that_fail_say_where_and_why() {
             failure.starts_with("row k: package.yaml:18:"),
             "{template}: {failure}"
         );
+    }
+}
+
+const SHORT: &str = r#"
+apiVersion: libretto.dev/v1alpha1
+kind: Package
+metadata: {name: demo, version: 1.0.0}
+spec:
+  crd:
+    group: example.dev
+    kind: Policy
+    version: v1
+    shortNames: [pol]
+    schema:
+      replicas: {type: int, default: 3, min: 1, max: 9, description: How many.}
+      image:    {default: "redis:7.2"}
+      host:     {type: string, required: true, pattern: "^[a-z.]+$"}
+      mode:     {enum: [a, b], default: a}
+      password: {sensitive: true}
+      memory:   {type: quantity, default: 1Gi}
+      tags:     {type: map}
+      paths:    {type: list, max: 4}
+      users:    {type: list, items: {name: {required: true}, level: int}, default: []}
+      extra:    json
+      debug:    bool
+"#;
+
+#[test]
+fn a_kind_in_short_form_becomes_a_definition() {
+    let files = BTreeMap::from([("package.yaml".to_owned(), SHORT.to_owned())]);
+    let package = load_files(&files).unwrap();
+    let crd = package.crd();
+    assert_eq!(crd["metadata"]["name"], "policies.example.dev");
+    assert_eq!(crd["spec"]["names"]["shortNames"], json!(["pol"]));
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    assert_eq!(schema["required"], json!(["spec"]));
+    let spec = &schema["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["host"]));
+    assert_eq!(
+        spec["properties"],
+        json!({
+            "replicas": {"type": "integer", "default": 3, "minimum": 1, "maximum": 9, "description": "How many."},
+            "image": {"type": "string", "default": "redis:7.2"},
+            "host": {"type": "string", "pattern": "^[a-z.]+$"},
+            "mode": {"type": "string", "enum": ["a", "b"], "default": "a"},
+            "password": {"type": "string"},
+            "memory": {"x-kubernetes-int-or-string": true, "default": "1Gi"},
+            "tags": {"type": "object", "additionalProperties": {"type": "string"}},
+            "paths": {"type": "array", "maxItems": 4, "items": {"type": "string"}},
+            "users": {"type": "array", "default": [], "items": {"type": "object", "required": ["name"],
+                "properties": {"name": {"type": "string"}, "level": {"type": "integer"}}}},
+            "extra": {"x-kubernetes-preserve-unknown-fields": true},
+            "debug": {"type": "boolean"},
+        })
+    );
+    let field = |name: &str| package.fields().iter().find(|field| field.name == name);
+    assert_eq!(field("users").unwrap().path.to_string(), "spec.users");
+    assert!(field("password").unwrap().sensitive);
+    assert_eq!(package.gvk(), &Gvk::new("example.dev", "v1", "Policy"));
+}
+
+#[test]
+fn mistakes_in_a_short_form_are_told() {
+    for (old, new, expected) in [
+        (
+            "group: example.dev",
+            "group: example",
+            "package.yaml:7:12: `example` cannot be the group of a Kind\n  hint: a domain such as example.com\n",
+        ),
+        (
+            "kind: Policy",
+            "kind: policy",
+            "package.yaml:8:11: `policy` cannot be the kind of a Kind\n  hint: letters and digits, beginning with a capital letter\n",
+        ),
+        (
+            "version: v1\n",
+            "version: one\n",
+            "package.yaml:9:14: `one` cannot be the version of a Kind\n  hint: v1, v1beta1, v2alpha3\n",
+        ),
+        (
+            "debug:    bool",
+            "debug:    boolean",
+            "package.yaml:22:17: crd.schema.debug: there is no type `boolean`\n  hint: types are: string, int, float, bool, quantity, list, map, json\n",
+        ),
+        (
+            "debug:    bool",
+            "debug:    {type: bool, min: 1}",
+            "package.yaml:22:35: crd.schema.debug: `min` is not for type bool\n  hint: it is for: int, float, list\n",
+        ),
+        (
+            "debug:    bool",
+            "debug:    {type: bool, default: perhaps}",
+            "package.yaml:22:39: crd.schema.debug.default does not fit its type\n",
+        ),
+        (
+            "level: int",
+            "level: {type: int, sensitive: true}",
+            "package.yaml:20:69: crd.schema.users.items.level: only a string can be sensitive\npackage.yaml:20:81: unknown keyword `sensitive` in crd.schema.users.items.level\n  hint: crd.schema.users.items.level knows: type, default, min, max, enum, pattern, items, values, required, description\n",
+        ),
+        (
+            "debug:    bool",
+            "uid:      string",
+            "package.yaml:22:7: `uid` is a column that cr always has\n",
+        ),
+        (
+            "    group: example.dev\n    kind: Policy\n    version: v1\n    shortNames: [pol]\n",
+            "    version: v1\n",
+            "package.yaml:7:5: crd needs `group`\npackage.yaml:7:5: crd needs `kind`\n",
+        ),
+    ] {
+        let text = SHORT.replacen(old, new, 1);
+        assert_ne!(text, SHORT, "{old}");
+        let files = BTreeMap::from([("package.yaml".to_owned(), text)]);
+        assert_eq!(told(&files), expected, "{new}");
     }
 }

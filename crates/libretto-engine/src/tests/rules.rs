@@ -557,3 +557,17 @@ fn metrics_are_rows_with_labels() {
         ]
     );
 }
+
+#[test]
+fn constants_are_tables() {
+    let mut f = Fixture::new(
+        "sense:\n  maps: {watch: v1/ConfigMap, reach: namespace, cols: {value: data.value}}\n  plans:\n    values:\n      - {plan: small, size: 1, limits: {cpu: 1}}\n      - {plan: 'bob''s', size: 2.5}\n  ports: {values: [80, 443]}\ndecide:\n  ports_of: SELECT p.plan, p.size, p.limits, group_concat(q.value, '+') AS ports FROM plans p, ports q GROUP BY p.plan ORDER BY p.size\nexecute:\n  - name: act\n    for: SELECT * FROM ports_of\n    key: [plan]\n    call: redis\n    with: {host: h, command: [SET, \"{{ plan }}\", \"{{ size }}\", \"{{ ports }}\", \"{{ limits or '-' }}\"]}\n",
+    );
+    assert_eq!(
+        f.go(0),
+        [
+            r#"h:6379 SET small 1 80+443 {"cpu":1}"#,
+            "h:6379 SET bob's 2.5 80+443 -"
+        ]
+    );
+}

@@ -27,8 +27,8 @@ spec:
 
 #[tokio::test]
 async fn the_seed_resource_prints_as_upstream_does() -> Step {
-    let cluster = Cluster::start().await?;
-    let redis = Redis::apply(&cluster.client().await?, "test", json!({"size": 3})).await?;
+    let cluster = Cluster::embedded().await?;
+    let redis = Redis::apply(&cluster, "test", json!({"size": 3})).await?;
     redis.healthy(3).await?;
     let printed = cluster.kubectl(&["get", "rediscluster"])?.ok()?;
     let lines: Vec<Vec<&str>> = printed
@@ -62,7 +62,7 @@ async fn the_seed_resource_prints_as_upstream_does() -> Step {
 
 #[tokio::test]
 async fn everyday_commands_work() -> Step {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::embedded().await?;
     let kubectl = |arguments: &[&str]| cluster.kubectl(arguments)?.ok();
     cluster.kubectl_apply(DEPLOYMENT, &[])?.ok()?;
     kubectl(&["rollout", "status", "deployment/sleepers", "--timeout=60s"])?;
@@ -142,7 +142,7 @@ async fn everyday_commands_work() -> Step {
 
 #[tokio::test]
 async fn deletion_treats_dependents_as_asked() -> Step {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::embedded().await?;
     for (propagation, pods_stay) in [
         ("background", false),
         ("foreground", false),
@@ -190,7 +190,7 @@ async fn deletion_treats_dependents_as_asked() -> Step {
 }
 
 fn manifest_file(cluster: &Cluster) -> Step<String> {
-    let file = cluster.data().join("created.yaml");
+    let file = cluster.folder().join("created.yaml");
     std::fs::write(
         &file,
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: created}\ndata: {a: b}\n",
