@@ -186,11 +186,7 @@ impl Real {
     }
 
     fn helm(&self, words: &[&str]) -> Step {
-        let tools = std::env::var_os("LIBRETTO_TOOLS").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"),
-            PathBuf::from,
-        );
-        let mut command = Command::new(tools.join("helm"));
+        let mut command = Command::new(cluster::tool("helm")?);
         command.args(["--namespace", &self.operator]).args(words);
         self.run(&mut command).map(drop)
     }
@@ -199,7 +195,7 @@ impl Real {
         let output = command
             .env("KUBECONFIG", &self.kubeconfig)
             .output()
-            .map_err(|error| format!("{command:?}: {error} (`cargo xtask tools` fetches helm)"))?;
+            .map_err(|error| format!("{command:?}: {error}"))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
