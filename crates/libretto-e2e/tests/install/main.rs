@@ -124,6 +124,7 @@ impl Real {
         self.helm(&["rollback", &self.release, "1", "--wait", "--timeout=120s"])?;
         self.spotless(&self.operator).await?;
         self.helm(&["uninstall", &self.release, "--wait", "--timeout=120s"])?;
+        self.gone(&self.operator).await?;
         // Now only the namespaced one is at work: it does what it is asked, and leaves the other scope alone.
         self.create("idle", true).await?;
         self.change("own", json!({"spec": {"config": {"maxclients": "500"}}}))
@@ -237,7 +238,6 @@ impl Real {
     async fn create(&self, name: &str, wide: bool) -> Step {
         let mut object = json!({
             "apiVersion": "redis.kun/v1beta1", "kind": "RedisCluster", "metadata": {"name": name},
-            // Two of these at once, and three operators, must fit on a small node.
             "spec": {"size": 3, "imagePullPolicy": "IfNotPresent", "sentinel": {"imagePullPolicy": "IfNotPresent"}},
         });
         if wide {
@@ -324,6 +324,20 @@ impl Real {
             .map(of)
             .filter(|(name_of, _)| of_it(name_of))
             .collect())
+    }
+
+    /// The operator in `namespace` has ended; its Deployment goes before its pod does.
+    async fn gone(&self, namespace: &str) -> Step {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let selector = ListParams::default().labels("app.kubernetes.io/name=libretto");
+        wait::until("the operator has ended", PATIENCE, || async {
+            match api.list(&selector).await?.items.len() {
+                0 => Ok(()),
+                some => Err(format!("{some} pods are there").into()),
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// The operator in `namespace` has neither been refused anything nor been restarted.

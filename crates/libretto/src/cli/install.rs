@@ -173,7 +173,7 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
                 .collect();
         }
         "ClusterRoleBinding" | "RoleBinding" => {
-            object["subjects"][0]["namespace"] = namespace.into()
+            object["subjects"][0]["namespace"] = namespace.into();
         }
         "Deployment" => {
             let pod = &mut object["spec"]["template"];
