@@ -195,7 +195,7 @@ pub(crate) fn up(args: UpArgs, config: Config, verbose: u8) -> Result<(), CliErr
     let listen = || {
         let mut listeners = vec![TcpListener::bind(("127.0.0.1", port))?];
         if let Some(address) = metrics {
-            let listener = TcpListener::bind(address).inspect_err(|error| {
+            let listener = run::bind(address).inspect_err(|error| {
                 metrics_refused = Some(run::cannot_listen(address, error));
             })?;
             listeners.push(listener);
