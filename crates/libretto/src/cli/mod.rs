@@ -23,6 +23,7 @@ mod print;
 mod progress;
 mod query;
 mod run;
+mod skeleton;
 pub mod up;
 mod version;
 

@@ -27,6 +27,8 @@ use crate::{
 pub enum PackageCommand {
     /// List the packages that come with libretto
     List,
+    /// Make a folder with a small working package: a Kind, a rule, objects, a test
+    New(super::skeleton::NewArgs),
     /// Check a package; prints every mistake with file, line and what to do
     Lint(PlaceArgs),
     /// Run a package's scenarios (tests.yaml)
@@ -61,6 +63,7 @@ pub struct TestArgs {
 pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), CliError> {
     match command {
         PackageCommand::List => list(out),
+        PackageCommand::New(args) => super::skeleton::new(&args, out),
         PackageCommand::Lint(args) => {
             let package = compile(&args.package)?;
             let kind = &package.gvk().kind;
