@@ -83,6 +83,7 @@ fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     kubernetes::during(minor, |kubeconfig, audit| {
         for (name, target, threads) in [
             ("scenarios on Kubernetes", "e2e", "2"),
+            ("installation on Kubernetes", "install", "1"),
             // These stop what all others need.
             ("faults of Kubernetes", "kubernetes", "1"),
         ] {

@@ -32,9 +32,10 @@ Examples:
   libretto install --scope namespace -n team-a | kubectl apply -f -
   libretto install --package redis --package ./my-operator | kubectl apply -f -
 
-With --scope cluster it takes the instances of all namespaces that ask for a cluster-wide operator; the namespace (default:
-libretto-system) and the packages' CustomResourceDefinitions are printed too. With --scope namespace it takes those of the namespace
-that do not ask, and needs no right outside of it: an administrator applies `libretto package crd NAME` once. Both may run side by side.
+With --scope cluster it takes the instances of all namespaces that ask for a cluster-wide
+operator; the namespace (default: libretto-system) and the packages' definitions are printed too.
+With --scope namespace it takes those of the namespace that do not ask, and needs no right
+outside of it: an administrator applies `libretto package crd NAME` once. Both may run side by side.
 The Helm chart in deploy/libretto installs the same and has more settings.";
 
 const UNINSTALL_EXAMPLES: &str = "\
@@ -42,9 +43,10 @@ Examples:
   libretto uninstall | kubectl delete -f -
   libretto uninstall --scope namespace -n team-a | kubectl delete -f -
 
-Custom resources and their pods stay and go on without an operator; a later install takes them over again. So the
-CustomResourceDefinitions are not printed, nor is the namespace. `libretto package crd NAME | kubectl delete -f -` deletes a definition,
-and with it every custom resource of that kind and what belongs to them: do that while the operator runs.";
+Custom resources and their pods stay and go on without an operator; a later install takes them
+over again. So neither the definitions nor the namespace are printed. `libretto package crd NAME |
+kubectl delete -f -` deletes a definition, and with it every custom resource of that kind and what
+belongs to them: delete those before, while the operator runs.";
 
 /// Whose instances an installation takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -100,6 +102,8 @@ pub(crate) fn uninstall(args: &UninstallArgs, out: &mut Printer) -> Result<(), C
     objects.retain(|object| {
         object["kind"] != "Namespace" && object["kind"] != "CustomResourceDefinition"
     });
+    // The pod is asked to end before its rights are gone.
+    objects.reverse();
     print(&objects, out)
 }
 
@@ -171,7 +175,7 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
                 .collect();
         }
         "ClusterRoleBinding" | "RoleBinding" => {
-            object["subjects"][0]["namespace"] = namespace.into()
+            object["subjects"][0]["namespace"] = namespace.into();
         }
         "Deployment" => {
             let pod = &mut object["spec"]["template"];

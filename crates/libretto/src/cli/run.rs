@@ -1,6 +1,9 @@
 //! `libretto run`: the operators at work in any cluster, until a signal ends them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+};
 
 use clap::Args;
 use libretto_mirror::ScopeMode;
@@ -122,7 +125,7 @@ pub(crate) fn metrics_address(address: &str) -> Result<Option<SocketAddr>, CliEr
     }
     address
         .strip_prefix(':')
-        .map_or_else(|| address.to_owned(), |port| format!("0.0.0.0:{port}"))
+        .map_or_else(|| address.to_owned(), |port| format!("[::]:{port}"))
         .parse()
         .map(Some)
         .map_err(|_error| {
@@ -130,6 +133,16 @@ pub(crate) fn metrics_address(address: &str) -> Result<Option<SocketAddr>, CliEr
                 "--metrics-addr {address:?}: write ADDRESS:PORT, such as {DEFAULT_METRICS}"
             ))
         })
+}
+
+/// Listens; at every address means IPv4 too, and IPv4 alone where the kernel knows nothing else.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).or_else(|error| {
+        if address.ip() != Ipv6Addr::UNSPECIFIED || error.kind() == ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+    })
 }
 
 pub(crate) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> CliError {
@@ -147,7 +160,7 @@ fn listen(address: &str) -> Result<Option<tokio::net::TcpListener>, CliError> {
     let Some(address) = metrics_address(address)? else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
+    let listener = bind(address).map_err(|error| cannot_listen(address, &error))?;
     in_runtime(listener).map(Some)
 }
 
@@ -179,7 +192,7 @@ mod tests {
     fn metrics_addresses() {
         for (written, meant) in [
             ("", Some(None)),
-            (":8383", Some(Some("0.0.0.0:8383"))),
+            (":8383", Some(Some("[::]:8383"))),
             ("127.0.0.1:0", Some(Some("127.0.0.1:0"))),
             ("[::1]:1", Some(Some("[::1]:1"))),
             ("8383", None),
@@ -189,5 +202,12 @@ mod tests {
             let meant = meant.map(|address| address.map(|text| text.parse().unwrap()));
             assert_eq!(found, meant, "{written:?}");
         }
+    }
+
+    #[test]
+    fn every_address_includes_those_of_ipv4() {
+        let listener = bind(metrics_address(":0").unwrap().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     }
 }

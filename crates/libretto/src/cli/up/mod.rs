@@ -88,7 +88,7 @@ pub struct UpArgs {
     )]
     pub images: Option<PathBuf>,
 
-    /// Where to serve /metrics, /healthz and /readyz; nowhere when empty or not given
+    /// Where to serve /metrics, /livez and /readyz; nowhere when empty or not given
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -195,7 +195,7 @@ pub(crate) fn up(args: UpArgs, config: Config, verbose: u8) -> Result<(), CliErr
     let listen = || {
         let mut listeners = vec![TcpListener::bind(("127.0.0.1", port))?];
         if let Some(address) = metrics {
-            let listener = TcpListener::bind(address).inspect_err(|error| {
+            let listener = run::bind(address).inspect_err(|error| {
                 metrics_refused = Some(run::cannot_listen(address, error));
             })?;
             listeners.push(listener);
