@@ -36,7 +36,8 @@ impl Traffic {
             .count() as u64
     }
 
-    /// Requests that were not granted. Conflicts are part of the protocol, and so is finding nothing; everything else is a defect.
+    /// Requests that were not granted. Part of the protocol are conflicts, finding nothing, and being asked to come back later (429); an
+    /// API server that has just started also answers before it has read the roles, and says so. Everything else is a defect.
     pub fn refused(&self) -> Vec<String> {
         self.requests
             .iter()
@@ -44,7 +45,14 @@ impl Traffic {
                 let code = request["responseStatus"]["code"]
                     .as_u64()
                     .unwrap_or_default();
-                code >= 400 && code != 409 && !(code == 404 && request["verb"] == "get")
+                let message = request["responseStatus"]["message"].as_str();
+                let starting = message.is_some_and(|message| {
+                    message.contains("RBAC: ") && message.ends_with(" not found")
+                });
+                code >= 400
+                    && !matches!(code, 409 | 429)
+                    && !(code == 404 && request["verb"] == "get")
+                    && !(code == 403 && starting)
             })
             .map(describe)
             .collect()

@@ -159,11 +159,7 @@ fn signal(name: &str, ids: &[u32]) -> Result<(), String> {
 fn gone(ids: &[u32], bound: Duration) -> bool {
     let begun = Instant::now();
     loop {
-        // Our own children stay as zombies until we end; they hold nothing.
-        if ids
-            .iter()
-            .all(|id| stat(*id).is_none_or(|stat| stat.state == "Z"))
-        {
+        if ids.iter().all(|id| ended(*id)) {
             return true;
         }
         if begun.elapsed() > bound {
@@ -171,6 +167,15 @@ fn gone(ids: &[u32], bound: Duration) -> bool {
         }
         thread::sleep(LOOK / 4);
     }
+}
+
+/// Our own children stay as zombies until we end; they hold nothing. A process whose first thread is a zombie still holds its
+/// ports while another thread is on its way out.
+fn ended(id: u32) -> bool {
+    stat(id).is_none_or(|stat| {
+        stat.state == "Z"
+            && fs::read_dir(format!("/proc/{id}/task")).map_or(true, |threads| threads.count() <= 1)
+    })
 }
 
 struct Stat {
@@ -210,5 +215,8 @@ mod tests {
         let first = std::env::args().next().unwrap();
         assert!(by_arguments(|arguments| arguments.first() == Some(&first)).contains(&own));
         assert!(!gone(&[own], Duration::ZERO));
+        let mut child = Command::new("true").spawn().unwrap();
+        assert!(gone(&[child.id()], PATIENCE), "a zombie holds nothing");
+        child.wait().unwrap();
     }
 }
