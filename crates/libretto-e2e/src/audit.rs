@@ -36,7 +36,7 @@ impl Traffic {
             .count() as u64
     }
 
-    /// Requests that were not granted. Part of the protocol are conflicts, finding nothing, and being asked to come back later (429); an
+    /// Requests that were not granted; what the server failed at is not among them. Part of the protocol are conflicts, finding nothing, and being asked to come back later (429); an
     /// API server that has just started also answers before it has read the roles, and says so. Everything else is a defect.
     pub fn refused(&self) -> Vec<String> {
         self.requests
@@ -49,7 +49,7 @@ impl Traffic {
                 let starting = message.is_some_and(|message| {
                     message.contains("RBAC: ") && message.ends_with(" not found")
                 });
-                code >= 400
+                (400..500).contains(&code)
                     && !matches!(code, 409 | 429)
                     && !(code == 404 && request["verb"] == "get")
                     && !(code == 403 && starting)
