@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{failed, secret::Resolver, tcp};
+use crate::{failed, reach::Reach, secret::Resolver, tcp};
 
 /// Longest body that is read; more would be a page, not a state.
 const BODY_LIMIT: usize = 1 << 20;
@@ -26,8 +26,12 @@ const BODY_LIMIT: usize = 1 << 20;
 const QUOTE_LIMIT: usize = 300;
 
 /// Sends a request whose answer must have one of the status codes that the call names.
-pub(crate) async fn call(resolver: &Resolver<'_>, call: &HttpCall) -> Result<(), Failure> {
-    let answer = probe(resolver, call).await?;
+pub(crate) async fn call(
+    reach: &Reach,
+    resolver: &Resolver<'_>,
+    call: &HttpCall,
+) -> Result<(), Failure> {
+    let answer = probe(reach, resolver, call).await?;
     let code = answer["status"].as_u64().unwrap_or_default();
     let fine = if call.ok.is_empty() {
         (200..300).contains(&code)
@@ -53,15 +57,22 @@ pub(crate) async fn call(resolver: &Resolver<'_>, call: &HttpCall) -> Result<(),
 }
 
 /// Sends a request; every status is an answer.
-pub(crate) async fn probe(resolver: &Resolver<'_>, call: &HttpCall) -> Result<Value, Failure> {
-    tokio::time::timeout(Duration::from_millis(call.timeout_ms), send(resolver, call))
-        .await
-        .unwrap_or_else(|_elapsed| {
-            Err(failed(
-                FailureKind::Unreachable,
-                format!("{}: no answer within {} ms", subject(call), call.timeout_ms),
-            ))
-        })
+pub(crate) async fn probe(
+    reach: &Reach,
+    resolver: &Resolver<'_>,
+    call: &HttpCall,
+) -> Result<Value, Failure> {
+    tokio::time::timeout(
+        Duration::from_millis(call.timeout_ms),
+        send(reach, resolver, call),
+    )
+    .await
+    .unwrap_or_else(|_elapsed| {
+        Err(failed(
+            FailureKind::Unreachable,
+            format!("{}: no answer within {} ms", subject(call), call.timeout_ms),
+        ))
+    })
 }
 
 /// Method and URL, as the package wrote them: with handles, not with secrets.
@@ -69,7 +80,7 @@ fn subject(call: &HttpCall) -> String {
     format!("{} {}", call.method, call.url)
 }
 
-async fn send(resolver: &Resolver<'_>, call: &HttpCall) -> Result<Value, Failure> {
+async fn send(reach: &Reach, resolver: &Resolver<'_>, call: &HttpCall) -> Result<Value, Failure> {
     let subject = subject(call);
     let invalid = |why: &str| failed(FailureKind::Invalid, format!("{subject}: {why}"));
     let unreachable =
@@ -97,7 +108,7 @@ async fn send(resolver: &Resolver<'_>, call: &HttpCall) -> Result<Value, Failure
         .port_u16()
         .unwrap_or(if secure { 443 } else { 80 });
     let request = request(resolver, call, &uri, &invalid).await?;
-    let stream = tcp::connect(&host, port, call.timeout_ms).await?;
+    let stream = tcp::connect(reach, &host, port, call.timeout_ms).await?;
     let response = if secure {
         let name = ServerName::try_from(host).map_err(|error| invalid(&error.to_string()))?;
         let stream = TlsConnector::from(trust())
@@ -206,6 +217,11 @@ mod tests {
     use super::*;
     use crate::secret::{NoSecrets, SecretSource};
 
+    const HERE: Reach = Reach {
+        loopback: true,
+        denied: Vec::new(),
+    };
+
     /// Answers one connection with `answer`; gives the URL to ask, and what was asked.
     async fn serve(answer: String) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -278,7 +294,7 @@ mod tests {
             body: Some(HttpBody::Json(json!({"password": handle, "n": 1}))),
             ..get(&url)
         };
-        call(&resolver, &request).await.unwrap();
+        call(&HERE, &resolver, &request).await.unwrap();
         let asked = asked.await.unwrap().to_lowercase();
         assert!(asked.starts_with("put /state?x=1 http/1.1\r\n"), "{asked}");
         assert!(asked.contains("x-token: a\"b\r\n"), "{asked}");
@@ -305,7 +321,7 @@ mod tests {
             ("500 Oh", vec![], Some("status 500: it says why")),
         ] {
             let (url, _asked) = serve(answer(status, "it says why\n")).await;
-            let result = call(&resolver, &HttpCall { ok, ..get(&url) }).await;
+            let result = call(&HERE, &resolver, &HttpCall { ok, ..get(&url) }).await;
             let message = result.err().map(|failure| failure.message);
             assert_eq!(
                 message,
@@ -325,7 +341,7 @@ mod tests {
             let instance = instance();
             let resolver = Resolver::new(&NoSecrets, &instance);
             assert_eq!(
-                probe(&resolver, &get(&url)).await.unwrap(),
+                probe(&HERE, &resolver, &get(&url)).await.unwrap(),
                 json!({"status": 503, "body": expected})
             );
         }
@@ -340,7 +356,7 @@ mod tests {
         .await;
         let instance = instance();
         let resolver = Resolver::new(&NoSecrets, &instance);
-        let error = probe(&resolver, &get(&url)).await.unwrap_err();
+        let error = probe(&HERE, &resolver, &get(&url)).await.unwrap_err();
         assert_eq!(error.kind, FailureKind::Refused);
     }
 
@@ -356,7 +372,7 @@ mod tests {
             ),
             ("not a url", "this is not a URL"),
         ] {
-            let error = probe(&resolver, &get(url)).await.unwrap_err();
+            let error = probe(&HERE, &resolver, &get(url)).await.unwrap_err();
             assert_eq!(error.kind, FailureKind::Invalid);
             assert!(error.message.contains(why), "{}", error.message);
         }
@@ -368,7 +384,7 @@ mod tests {
         let (url, asked) = serve(answer("200 OK", "")).await;
         let instance = instance();
         let resolver = Resolver::new(&NoSecrets, &instance);
-        let error = probe(&resolver, &get(&url.replace("http:", "https:")))
+        let error = probe(&HERE, &resolver, &get(&url.replace("http:", "https:")))
             .await
             .unwrap_err();
         assert_eq!(error.kind, FailureKind::Unreachable);

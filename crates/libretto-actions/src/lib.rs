@@ -13,6 +13,7 @@ mod http;
 mod inventory;
 pub mod kube;
 mod patch;
+mod reach;
 mod redis;
 mod secret;
 mod status;
@@ -27,6 +28,7 @@ use libretto_api::{
 use serde_json::Value;
 
 pub use inventory::{INVENTORY_KEY, INVENTORY_LABEL, inventory_name};
+pub use reach::Reach;
 pub use secret::{NoSecrets, Resolver, SecretSource};
 
 use crate::kube::Kube;
@@ -37,6 +39,7 @@ pub struct Actions {
     kube: Kube,
     secrets: Arc<dyn SecretSource>,
     events: Arc<event::Recorder>,
+    reach: Arc<Reach>,
 }
 
 impl std::fmt::Debug for Actions {
@@ -46,17 +49,19 @@ impl std::fmt::Debug for Actions {
 }
 
 impl Actions {
-    /// `reporters` names the `reportingController` of a package's events; a package that is not in it reports as
+    /// `reach` says where packages' probes and calls may go. `reporters` names the `reportingController` of a package's events; a package that is not in it reports as
     /// `libretto/<package>`.
     pub fn new(
         kube: Kube,
         secrets: Arc<dyn SecretSource>,
         reporters: HashMap<String, String>,
+        reach: Reach,
     ) -> Self {
         Self {
             kube,
             secrets,
             events: Arc::new(event::Recorder::new(reporters)),
+            reach: Arc::new(reach),
         }
     }
 
@@ -90,10 +95,12 @@ impl Actions {
                     .record(&self.kube, instance, *kind, reason, message)
                     .await
             }
-            Effect::Redis(call) => redis::call(&resolver, call)
+            Effect::Redis(call) => redis::call(&self.reach, &resolver, call)
                 .await
                 .map(|answer| answer.map_or(Outcome::Skipped, |_answer| DONE)),
-            Effect::Http(call) => http::call(&resolver, call).await.map(|()| DONE),
+            Effect::Http(call) => http::call(&self.reach, &resolver, call)
+                .await
+                .map(|()| DONE),
             Effect::Inventory { inventory } => {
                 inventory::write(&self.kube, instance, inventory).await
             }
@@ -112,15 +119,15 @@ impl Actions {
     pub async fn probe(&self, instance: &InstanceRef, probe: &Probe) -> Result<Value, Failure> {
         let resolver = Resolver::new(self.secrets.as_ref(), instance);
         match probe {
-            Probe::Redis(call) => redis::call(&resolver, call)
+            Probe::Redis(call) => redis::call(&self.reach, &resolver, call)
                 .await
                 .map(Option::unwrap_or_default),
             Probe::Tcp {
                 host,
                 port,
                 timeout_ms,
-            } => tcp::probe(host, *port, *timeout_ms).await,
-            Probe::Http(call) => http::probe(&resolver, call).await,
+            } => tcp::probe(&self.reach, host, *port, *timeout_ms).await,
+            Probe::Http(call) => http::probe(&self.reach, &resolver, call).await,
         }
         .map_err(|failure| Failure {
             kind: failure.kind,

@@ -8,16 +8,17 @@ use libretto_api::intent::{Failure, FailureKind, RedisCall, RedisCommand};
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use serde_json::{Map, Value};
 
-use crate::{failed, secret::Resolver, tcp::address};
+use crate::{failed, reach::Reach, secret::Resolver, tcp::address};
 
 /// Sends the commands; the answer is as [`libretto_api::intent::Probe::Redis`] describes it. An ignored error answers `null`.
 /// `None` when what a command expects is not what was answered: the commands after it were not sent.
 pub(crate) async fn call(
+    reach: &Reach,
     resolver: &Resolver<'_>,
     call: &RedisCall,
 ) -> Result<Option<Value>, Failure> {
     let server = address(&call.host, call.port);
-    let mut connection = connect(call, &server).await?;
+    let mut connection = connect(reach, call, &server).await?;
     if let Some(authenticate) = authenticate(resolver, call).await? {
         connection
             .send_packed_command(&authenticate)
@@ -52,12 +53,18 @@ pub(crate) async fn call(
 }
 
 async fn connect(
+    reach: &Reach,
     call: &RedisCall,
     server: &str,
 ) -> Result<redis::aio::MultiplexedConnection, Failure> {
     // AUTH is sent by us, with its own error; and no CLIENT SETINFO, which Sentinel refuses and ACL users may lack.
     let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let info = ConnectionAddr::Tcp(call.host.clone(), call.port)
+    let addresses = reach
+        .resolve(&call.host, call.port, call.timeout_ms)
+        .await?;
+    // There is at least one; the client takes one.
+    let host = addresses[0].ip().to_string();
+    let info = ConnectionAddr::Tcp(host, call.port)
         .into_connection_info()
         .map_err(|error| describe(server, "connect", &error))?
         .set_redis_settings(settings);

@@ -6,15 +6,26 @@ use libretto_api::intent::{Failure, FailureKind};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::failed;
+use crate::{failed, reach::Reach};
 
-pub(crate) async fn probe(host: &str, port: u16, timeout_ms: u64) -> Result<Value, Failure> {
-    connect(host, port, timeout_ms).await?;
+pub(crate) async fn probe(
+    reach: &Reach,
+    host: &str,
+    port: u16,
+    timeout_ms: u64,
+) -> Result<Value, Failure> {
+    connect(reach, host, port, timeout_ms).await?;
     Ok(json!({"open": true}))
 }
 
 /// Connects within the timeout; the failure names host and port.
-pub(crate) async fn connect(host: &str, port: u16, timeout_ms: u64) -> Result<TcpStream, Failure> {
+pub(crate) async fn connect(
+    reach: &Reach,
+    host: &str,
+    port: u16,
+    timeout_ms: u64,
+) -> Result<TcpStream, Failure> {
+    let addresses = reach.resolve(host, port, timeout_ms).await?;
     let unreachable = |why: String| {
         failed(
             FailureKind::Unreachable,
@@ -23,7 +34,7 @@ pub(crate) async fn connect(host: &str, port: u16, timeout_ms: u64) -> Result<Tc
     };
     tokio::time::timeout(
         Duration::from_millis(timeout_ms),
-        TcpStream::connect((host, port)),
+        TcpStream::connect(addresses.as_slice()),
     )
     .await
     .map_err(|_elapsed| unreachable(format!("no answer within {timeout_ms} ms")))?
@@ -46,16 +57,21 @@ mod tests {
 
     use super::*;
 
+    const HERE: Reach = Reach {
+        loopback: true,
+        denied: Vec::new(),
+    };
+
     #[tokio::test]
     async fn open_and_closed_ports_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(
-            probe("127.0.0.1", port, 1000).await.unwrap(),
+            probe(&HERE, "127.0.0.1", port, 1000).await.unwrap(),
             json!({"open": true})
         );
         drop(listener);
-        let error = probe("127.0.0.1", port, 1000).await.unwrap_err();
+        let error = probe(&HERE, "127.0.0.1", port, 1000).await.unwrap_err();
         assert_eq!(error.kind, FailureKind::Unreachable);
         assert!(
             error

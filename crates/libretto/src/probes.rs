@@ -424,6 +424,10 @@ mod tests {
             kube,
             Arc::new(libretto_actions::NoSecrets),
             HashMap::new(),
+            libretto_actions::Reach {
+                loopback: true,
+                denied: Vec::new(),
+            },
         ))
     }
 

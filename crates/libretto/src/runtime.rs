@@ -1,8 +1,8 @@
 //! The engine at work on one cluster: installs packages, watches, probes, drives, and stops in order.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use libretto_actions::{Actions, kube::Kube};
+use libretto_actions::{Actions, Reach, kube::Kube};
 use libretto_engine::Compiled;
 use libretto_mirror::{Mirror, ScopeMode};
 use libretto_server::Vitals;
@@ -33,6 +33,8 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Whether to put the packages' CustomResourceDefinitions into the cluster.
     pub install: bool,
+    /// Whether packages may ask this machine: where pods are processes of it, they must.
+    pub loopback: bool,
 }
 
 /// The runtime could not start.
@@ -63,7 +65,12 @@ impl Runtime {
             scope,
             namespace,
             install,
+            loopback,
         } = options;
+        let reach = Reach {
+            loopback,
+            denied: api_servers(&client).await,
+        };
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let observed = Arc::clone(&metrics);
@@ -80,7 +87,7 @@ impl Runtime {
             mirror.declare(package.schema().clone())?;
         }
         let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
-        let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new());
+        let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new(), reach);
         let watched = watch::unite(&packages);
         let driver = Driver::new(packages, mirror, actions, metrics);
         watch::expect(&driver, &watched);
@@ -184,4 +191,28 @@ async fn become_ready(driver: Arc<Driver>, vitals: Vitals, stop: CancellationTok
     }
     vitals.set_ready(true);
     tracing::info!("every watched kind is listed; work goes on");
+}
+
+/// Where the API server listens, as it says and as pods are told. Packages reach it by rules only.
+async fn api_servers(client: &kube::Client) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    match client.list_core_api_versions().await {
+        Ok(versions) => addresses.extend(
+            versions
+                .server_address_by_client_cidrs
+                .iter()
+                .filter_map(|server| server.server_address.parse::<SocketAddr>().ok()),
+        ),
+        // It is asked again for everything else, and keeps out whoever has no token.
+        Err(error) => tracing::warn!(%error, "the API server does not say where it listens"),
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    if let (Some(host), Some(port)) = (
+        variable("KUBERNETES_SERVICE_HOST"),
+        variable("KUBERNETES_SERVICE_PORT"),
+    ) && let (Ok(host), Ok(port)) = (host.parse(), port.parse())
+    {
+        addresses.push(SocketAddr::new(host, port));
+    }
+    addresses
 }

@@ -6,7 +6,7 @@ mod common;
 use std::{collections::HashMap, sync::Arc};
 
 use common::{Cluster, reference};
-use libretto_actions::{Actions, NoSecrets};
+use libretto_actions::{Actions, NoSecrets, Reach};
 use libretto_api::{
     intent::{Effect, EventKind, FailureKind, Intent, Outcome},
     object::InstanceRef,
@@ -15,7 +15,12 @@ use serde_json::{Value, json};
 
 fn actions(cluster: &Cluster) -> Actions {
     let reporters = HashMap::from([("named".to_owned(), "redis-operator".to_owned())]);
-    Actions::new(cluster.kube.clone(), Arc::new(NoSecrets), reporters)
+    Actions::new(
+        cluster.kube.clone(),
+        Arc::new(NoSecrets),
+        reporters,
+        Reach::default(),
+    )
 }
 
 fn intent(instance: &InstanceRef, effect: Effect) -> Intent {

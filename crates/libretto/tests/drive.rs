@@ -100,6 +100,7 @@ async fn runtime(cluster: &Cluster) -> Runtime {
         scope: ScopeMode::Any,
         namespace: None,
         install: true,
+        loopback: true,
     };
     Runtime::start(cluster.client.clone(), options)
         .await

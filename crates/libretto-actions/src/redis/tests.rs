@@ -18,6 +18,11 @@ use serde_json::json;
 use super::*;
 use crate::{NoSecrets, SecretSource};
 
+const HERE: Reach = Reach {
+    loopback: true,
+    denied: Vec::new(),
+};
+
 struct Server {
     process: Child,
     port: u16,
@@ -110,7 +115,7 @@ fn instance() -> InstanceRef {
 
 async fn run(request: &RedisCall) -> Result<Value, Failure> {
     let instance = instance();
-    call(&Resolver::new(&NoSecrets, &instance), request)
+    call(&HERE, &Resolver::new(&NoSecrets, &instance), request)
         .await
         .map(Option::unwrap_or_default)
 }
@@ -203,11 +208,11 @@ async fn a_password_is_resolved_sent_and_never_told() {
     };
     let mut with_password = server.call(&[("", &["PING"])]);
     with_password.password = Some(handle.text());
-    let answer = call(&resolver, &with_password).await.unwrap();
+    let answer = call(&HERE, &resolver, &with_password).await.unwrap();
     assert_eq!(answer, Some("PONG".into()));
     // The value as an argument, echoed back in the server's complaint.
     with_password.commands[0].arguments = vec!["CONFIG".into(), handle.text()];
-    let error = call(&resolver, &with_password).await.unwrap_err();
+    let error = call(&HERE, &resolver, &with_password).await.unwrap_err();
     assert!(
         !resolver.scrub(&error.message).contains("hunter2"),
         "{}",
@@ -229,7 +234,7 @@ async fn what_is_no_longer_so_stops_the_rest() {
         let mut request = server.call(&[("role", &["ROLE"]), ("set", &["SET", "key", "1"])]);
         request.commands[0].expect = expected.iter().map(|&word| word.to_owned()).collect();
         let instance = instance();
-        let answer = call(&Resolver::new(&NoSecrets, &instance), &request).await;
+        let answer = call(&HERE, &Resolver::new(&NoSecrets, &instance), &request).await;
         assert_eq!(answer.unwrap().is_some(), sent, "{expected:?}");
         let there = run(&server.call(&[("", &["EXISTS", "key"])]))
             .await

@@ -92,6 +92,7 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         },
         namespace: args.namespace,
         install: !args.no_install,
+        loopback: false,
     };
     let starting = Runtime::start(client, options);
     let runtime = tokio::select! {

@@ -175,6 +175,7 @@ async fn inside(
         scope: ScopeMode::Any,
         namespace: None,
         install: true,
+        loopback: true,
     };
     let starting = Runtime::start(local.client.clone(), options);
     let runtime = tokio::select! {
