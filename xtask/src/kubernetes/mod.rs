@@ -34,6 +34,12 @@ pub(crate) enum Action {
         #[arg(long, default_value = build::MINORS[0], value_parser = build::MINORS.to_vec())]
         minor: String,
     },
+    /// Build what is missing and start nothing
+    Build {
+        /// Which Kubernetes
+        #[arg(long, default_value = build::MINORS[0], value_parser = build::MINORS.to_vec())]
+        minor: String,
+    },
     /// Kill one of its processes and start it again
     Restart {
         /// Which; `status` names them
@@ -120,8 +126,13 @@ pub(crate) fn during(
 
 pub(crate) fn execute(action: &Action) -> Result<ExitCode, String> {
     let place = Place::find()?;
-    root()?;
+    if !matches!(action, Action::Build { .. }) {
+        root()?;
+    }
     match action {
+        Action::Build { minor } => {
+            build::toolchain().and_then(|()| build::all(&place, minor).map(|_| ()))
+        }
         Action::Up { minor } => up(&place, minor),
         Action::Restart { process } => restart(&place, process),
         Action::Down => cleanup::down(&place),
