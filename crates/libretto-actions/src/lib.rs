@@ -23,7 +23,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use libretto_api::{
     intent::{Effect, Failure, Intent, Outcome, Probe},
-    object::InstanceRef,
+    object::{InstanceRef, ObjectRef},
 };
 use serde_json::Value;
 
@@ -63,6 +63,11 @@ impl Actions {
             events: Arc::new(event::Recorder::new(reporters)),
             reach: Arc::new(reach),
         }
+    }
+
+    /// Passes on what a watch tells of Secrets; see [`SecretSource::changed`].
+    pub fn secret_changed(&self, secret: Option<&ObjectRef>) {
+        self.secrets.changed(secret);
     }
 
     /// The client that the actions use, for whoever must read what they wrote.

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use futures::future::BoxFuture;
 use libretto_api::{
     intent::{Failure, FailureKind},
-    object::InstanceRef,
+    object::{InstanceRef, ObjectRef},
     secret::{MARK, Piece, SecretHandle, pieces},
 };
 use serde_json::Value;
@@ -24,6 +24,10 @@ pub trait SecretSource: Send + Sync {
         instance: &'a InstanceRef,
         handle: &'a SecretHandle,
     ) -> BoxFuture<'a, Result<String, Failure>>;
+
+    /// A watch tells of this Secret: values of before are not used any more, and the next change will be told too. `None` when the
+    /// watch starts anew and may have missed something.
+    fn changed(&self, _secret: Option<&ObjectRef>) {}
 }
 
 /// A source without any secret: every handle is missing.

@@ -105,6 +105,11 @@ impl Driver {
         })
     }
 
+    /// What a watch tells of Secrets: values that were read before are read again.
+    pub fn secret_changed(&self, secret: Option<&ObjectRef>) {
+        self.actions.secret_changed(secret);
+    }
+
     /// One worker; ends when the queue is closed. Run several for throughput, they never share an instance.
     pub async fn work(self: Arc<Self>) {
         // A working set per package and worker: evaluations do not wait for one another.

@@ -1,9 +1,10 @@
 //! The values behind secret handles: keys of Secrets in the instance's namespace, and sensitive fields of the instance.
 //!
-//! Values are kept for a few seconds only, to spare the API server a request per probe. Never logged, never in an error.
+//! Values are kept for a few seconds, to spare the API server a request per probe; those of Secrets that a package watches as long as
+//! the watch tells of no change, for some minutes at most. Never logged, never in an error.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     time::{Duration, Instant},
 };
@@ -23,6 +24,8 @@ use serde_json::Value;
 /// How long a value is used without looking again: probes come every few seconds, a changed password should be noticed at the
 /// second of them.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a value of a watched Secret is used: a thousand instances then ask three times a second instead of two hundred.
+const WATCHED_FRESH: Duration = Duration::from_mins(5);
 /// Objects remembered at once; beyond that the cluster has more tenants with passwords than fit in five seconds of probing.
 const REMEMBERED: usize = 1024;
 
@@ -31,14 +34,23 @@ pub struct KubeSecrets {
     kube: Kube,
     /// Paths of sensitive fields, by package and field name.
     fields: HashMap<(String, String), ColumnPath>,
-    cache: Mutex<HashMap<CacheKey, Cached>>,
+    cache: Mutex<Cache>,
 }
 
 /// A changed field has another digest, and so is read anew at once.
 type CacheKey = (ObjectRef, String);
 
+#[derive(Default)]
+struct Cache {
+    values: HashMap<CacheKey, Cached>,
+    /// Secrets whose changes are told. As many as the mirror holds.
+    watched: HashSet<ObjectRef>,
+    /// Counts what was told, so that an answer from before is not kept after.
+    told: u64,
+}
+
 struct Cached {
-    read_at: Instant,
+    until: Instant,
     object: Value,
 }
 
@@ -125,13 +137,15 @@ impl KubeSecrets {
         part: impl FnOnce(&Value) -> Value,
     ) -> Result<Option<Value>, Failure> {
         let key = (object.clone(), discriminator.to_owned());
-        {
+        let told = {
             let mut cache = self.cache.lock();
-            cache.retain(|_, cached| cached.read_at.elapsed() < FRESH);
-            if let Some(cached) = cache.get(&key) {
+            let now = Instant::now();
+            cache.values.retain(|_, cached| cached.until > now);
+            if let Some(cached) = cache.values.get(&key) {
                 return Ok(Some(cached.object.clone()));
             }
-        }
+            cache.told
+        };
         let live = self
             .kube
             .get(object)
@@ -142,11 +156,17 @@ impl KubeSecrets {
         };
         let part = part(&live);
         let mut cache = self.cache.lock();
-        if cache.len() < REMEMBERED {
-            cache.insert(
+        if cache.values.len() < REMEMBERED {
+            // Something was told while we asked: the answer may be from before it.
+            let fresh = if cache.watched.contains(object) && cache.told == told {
+                WATCHED_FRESH
+            } else {
+                FRESH
+            };
+            cache.values.insert(
                 key,
                 Cached {
-                    read_at: Instant::now(),
+                    until: Instant::now() + fresh,
                     object: part.clone(),
                 },
             );
@@ -167,6 +187,18 @@ impl SecretSource for KubeSecrets {
                 SecretHandle::Field { field, digest } => self.field(instance, field, digest).await,
             }
         })
+    }
+
+    fn changed(&self, secret: Option<&ObjectRef>) {
+        let mut cache = self.cache.lock();
+        cache.told += 1;
+        if let Some(secret) = secret {
+            cache.values.retain(|(object, _), _| object != secret);
+            cache.watched.insert(secret.clone());
+        } else {
+            cache.values.clear();
+            cache.watched.clear();
+        }
     }
 }
 

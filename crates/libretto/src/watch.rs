@@ -16,7 +16,7 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use libretto_actions::kube::{CallError, Kube, Resource};
-use libretto_api::object::Gvk;
+use libretto_api::object::{Gvk, ObjectRef};
 use libretto_engine::Compiled;
 use libretto_mirror::Change;
 use parking_lot::RwLock;
@@ -202,8 +202,14 @@ async fn follow(
             Ok(Event::Init) => {
                 driver.tables.set(&watched.gvk, false);
                 listing.clear();
+                if is_secret(&watched.gvk) {
+                    driver.secret_changed(None);
+                }
             }
-            Ok(Event::InitApply(object)) => listing.push(value(&object, &watched.gvk)),
+            Ok(Event::InitApply(object)) => {
+                tell_secret(driver, &watched.gvk, &object);
+                listing.push(value(&object, &watched.gvk));
+            }
             Ok(Event::InitDone) => {
                 tracing::debug!(gvk = %watched.gvk, objects = listing.len(), "listed");
                 replace(
@@ -216,11 +222,13 @@ async fn follow(
                 wait = FIRST_WAIT;
             }
             Ok(Event::Apply(object)) => {
+                tell_secret(driver, &watched.gvk, &object);
                 let object = value(&object, &watched.gvk);
                 ingest(driver, &watched.gvk, Change::Applied(&object));
                 wait = FIRST_WAIT;
             }
             Ok(Event::Delete(object)) => {
+                tell_secret(driver, &watched.gvk, &object);
                 let change = Change::Deleted {
                     namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
                     name: object.metadata.name.as_deref().unwrap_or_default(),
@@ -238,6 +246,21 @@ async fn follow(
         }
     }
     listed
+}
+
+fn is_secret(gvk: &Gvk) -> bool {
+    gvk.group.is_empty() && gvk.kind == "Secret"
+}
+
+/// Values of Secrets are kept as long as nothing is told of them.
+fn tell_secret(driver: &Driver, gvk: &Gvk, object: &DynamicObject) {
+    if is_secret(gvk) {
+        driver.secret_changed(Some(&ObjectRef {
+            gvk: gvk.clone(),
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        }));
+    }
 }
 
 fn replace(driver: &Driver, gvk: &Gvk, namespace: Option<&str>, objects: &[Value]) {
