@@ -41,7 +41,7 @@ spec:
   scope: Namespaced
   names: {kind: Bench, plural: benches}
   versions:
-    - {name: v1, served: true, storage: true, subresources: {status: {}}, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}}}
+    - {name: v1, served: true, storage: true, subresources: {status: {}}, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}, status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}}
 ";
 
 fn pod(name: &str, owner: Option<&str>, version: usize, ip: &str) -> Value {

@@ -9,14 +9,17 @@ use libretto_mirror::{
 };
 use serde_json::Value;
 
-use super::{Check, kind};
+use super::{Check, fits::Place, kind};
 use crate::yaml::{self, Node};
 
 /// What `crd:` gives.
 pub(super) struct Definition {
     pub(super) crd: Value,
     pub(super) instance: InstanceSchema,
-    pub(super) status_schema: Value,
+    /// Schema of the version.
+    pub(super) schema: Value,
+    /// Where the schema was written; `None` for a Kind in short form.
+    pub(super) place: Option<Place>,
 }
 
 pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> {
@@ -30,7 +33,7 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         keywords.extend(kind::KEYWORDS);
         check.only(node, "crd", &keywords);
         let (crd, fields) = kind::define(check, node)?;
-        return Some(of_version(crd, 0, fields, scope));
+        return Some(of_version(crd, 0, fields, scope, None));
     }
     check.only(node, "crd", &["file", "version", "scope", "fields"]);
     if node.get("file").is_none() {
@@ -166,11 +169,23 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         Some(fields_node) => fields(check, fields_node, &file, schema),
         None => Vec::new(),
     };
-    Some(of_version(crd, index, fields, scope))
+    Some(of_version(
+        crd,
+        index,
+        fields,
+        scope,
+        Some(Place { file, version }),
+    ))
 }
 
 /// What one version of a definition gives.
-fn of_version(crd: Value, index: usize, fields: Vec<Field>, scope: Option<Scope>) -> Definition {
+fn of_version(
+    crd: Value,
+    index: usize,
+    fields: Vec<Field>,
+    scope: Option<Scope>,
+    place: Option<Place>,
+) -> Definition {
     let version = &crd["spec"]["versions"][index];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Definition {
@@ -183,7 +198,8 @@ fn of_version(crd: Value, index: usize, fields: Vec<Field>, scope: Option<Scope>
             fields,
             scope,
         },
-        status_schema: version["schema"]["openAPIV3Schema"]["properties"]["status"].clone(),
+        schema: version["schema"]["openAPIV3Schema"].clone(),
+        place,
         crd,
     }
 }
@@ -306,6 +322,16 @@ pub(super) fn column_type(check: &mut Check<'_>, node: &Node, place: &str) -> Co
     })
 }
 
+/// What a schema does not name is kept all the same.
+pub(super) fn keeps_unknown(schema: &Value) -> bool {
+    [
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+    ]
+    .iter()
+    .any(|key| schema.get(key).and_then(Value::as_bool) == Some(true))
+}
+
 /// Why a path cannot exist under a structural schema; `None` when it can.
 fn missing(path: &ColumnPath, schema: &Value) -> Option<String> {
     let mut current = schema;
@@ -317,15 +343,7 @@ fn missing(path: &ColumnPath, schema: &Value) -> Option<String> {
         {
             return None;
         }
-        if current
-            .get("x-kubernetes-preserve-unknown-fields")
-            .and_then(Value::as_bool)
-            == Some(true)
-            || current
-                .get("x-kubernetes-embedded-resource")
-                .and_then(Value::as_bool)
-                == Some(true)
-        {
+        if keeps_unknown(current) {
             return None;
         }
         current = match segment {

@@ -3,6 +3,7 @@
 mod crd;
 mod decide;
 mod execute;
+mod fits;
 mod kind;
 mod sense;
 mod values;
@@ -917,6 +918,15 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
     views.extend(decide::views(check, &mut scope, spec));
     let probes = sense::probes(check, &mut scope, spec);
     let executed = execute::rules(check, &mut scope, spec);
+    if let Some(place) = &definition.place {
+        fits::check(
+            check,
+            spec,
+            place,
+            &definition.schema,
+            executed.status.as_ref(),
+        );
+    }
     let mut written = BTreeSet::new();
     for rule in &executed.rules {
         match &rule.action {
@@ -977,7 +987,7 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
         version,
         description,
         crd: definition.crd,
-        status_schema: definition.status_schema,
+        status_schema: definition.schema["properties"]["status"].clone(),
         cr_kinds,
         used: std::mem::take(&mut check.used),
         views,

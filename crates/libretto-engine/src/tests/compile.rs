@@ -629,3 +629,98 @@ fn mistakes_in_a_short_form_are_told() {
         assert_eq!(told(&files), expected, "{new}");
     }
 }
+
+/// Each case: what is changed in the status schema, the `status` rule, and what is said.
+#[test]
+fn a_status_that_the_schema_cannot_hold_is_told() {
+    const CONDITIONS: &str = "conditions: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}";
+    let items = |items: &str| format!("conditions: {{type: array, items: {items}}}");
+    let exact = |keys: &str| {
+        items(&format!(
+            "{{type: object, required: [{keys}], properties: {{type: {{type: string}}, status: {{type: string}}, reason: {{type: string}}, message: {{type: string}}, lastTransitionTime: {{type: string}}}}}}"
+        ))
+    };
+    let rule = |status: &str| format!("execute:\n  - status:\n      {status}\n");
+    let healthy = rule("conditions: {Healthy: SELECT 1 AS ok}");
+    let cases: &[(&str, String, String, &[&str])] = &[
+        ("", String::new(), healthy.clone(), &[]),
+        (
+            CONDITIONS,
+            String::new(),
+            String::new(),
+            &[
+                "crd.yaml:27:13: the status schema has no `conditions`: every status would be refused\n  hint: add conditions: {type: array",
+            ],
+        ),
+        // Nothing is written there.
+        (CONDITIONS, String::new(), rule("runtime: false"), &[]),
+        (
+            "observedGeneration: {type: integer}",
+            String::new(),
+            String::new(),
+            &["crd.yaml:27:13: the status schema has no `observedGeneration`"],
+        ),
+        (
+            "observedGeneration: {type: integer}",
+            "observedGeneration: {type: string}".to_owned(),
+            String::new(),
+            &["crd.yaml:36:17: status.observedGeneration must be of type integer"],
+        ),
+        (
+            CONDITIONS,
+            "conditions: {type: object}".to_owned(),
+            String::new(),
+            &["crd.yaml:37:17: status.conditions must be an array of objects"],
+        ),
+        (CONDITIONS, exact("type, lastTransitionTime"), String::new(), &[]),
+        (
+            CONDITIONS,
+            exact("type, severity"),
+            rule("times: [lastUpdateTime]"),
+            &[
+                "a condition in the status schema has no `lastUpdateTime`: every status would be refused\n  hint: add lastUpdateTime: {type: string}",
+                "a condition in the status schema requires `severity`, which is not written\n  hint: take it from `required`",
+            ],
+        ),
+        (
+            CONDITIONS,
+            items("{type: object, x-kubernetes-preserve-unknown-fields: true, properties: {message: {type: integer}, type: {enum: [Ready, Reconciling, Stalled]}}}"),
+            healthy,
+            &[
+                "`message` of a condition must be of type string",
+                "`type` of a condition cannot be `Healthy` in the status schema",
+            ],
+        ),
+        (
+            "size: {type: integer}\n                text",
+            "readyReplicas: {type: integer}\n                text".to_owned(),
+            rule("fields: SELECT 1 AS \"readyReplica\", 2 AS \"nested.flag\", 3 AS \"nested.flat\""),
+            &[
+                "package.yaml:16:30: status.fields: the schema in `crd.yaml` has no `status.readyReplica`: every status would be refused\n  hint: did you mean `readyReplicas`?\n",
+                "package.yaml:16:71: status.fields: the schema in `crd.yaml` has no `status.nested.flat`: every status would be refused\n  hint: did you mean `flag`?\n",
+            ],
+        ),
+        (
+            "            status:\n              type: object\n",
+            "            status:\n              type: object\n              required: [size, phase]\n".to_owned(),
+            rule("fields: SELECT 1 AS size"),
+            &["the status schema requires `phase`, which nothing writes"],
+        ),
+        (
+            "            status:\n              type: object\n",
+            "            former:\n              type: object\n".to_owned(),
+            String::new(),
+            &["crd.yaml:15:9: version `v1` has no `status` in its schema"],
+        ),
+    ];
+    for (old, new, rest, expected) in cases {
+        let mut files = package(rest);
+        assert!(CRD.contains(old), "{old}");
+        files.insert("crd.yaml".to_owned(), CRD.replace(old, new));
+        let found = told(&files);
+        assert_eq!(found.matches("hint:").count(), expected.len(), "{found}");
+        for expected in *expected {
+            assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+        }
+    }
+}

@@ -56,7 +56,10 @@ spec:
                 size: {type: integer}
                 text: {type: string}
                 members: {type: array, items: {type: string}}
-                nested: {type: object, properties: {flag: {type: boolean}}}
+                nested: {type: object, properties: {flag: {type: boolean}, absent: {type: string}}}
+                free: {x-kubernetes-preserve-unknown-fields: true}
+                observedGeneration: {type: integer}
+                conditions: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
     - {name: v2, served: false, storage: false, schema: {openAPIV3Schema: {type: object}}}
 ";
 

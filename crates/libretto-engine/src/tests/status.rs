@@ -9,7 +9,7 @@ execute:
   - status:
       fields: >-
         SELECT count(*) > 0 AS healthy, count(*) AS size, count(*) AS text, json_group_array(name) AS members,
-               count(*) > 1 AS "nested.flag", NULL AS absent, '{"a": [1]}' AS free FROM rows
+               count(*) > 1 AS "nested.flag", NULL AS "nested.absent", '{"a": [1]}' AS free FROM rows
       json: [free]
       conditions:
         Filled: SELECT count(*) > 0 AS ok, 'Rows' AS reason, count(*) || ' rows' AS message FROM rows
