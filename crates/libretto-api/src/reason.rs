@@ -15,5 +15,7 @@ pub const REASON_IN_PROGRESS: &str = "InProgress";
 pub const REASON_EFFECT_FAILED: &str = "EffectFailed";
 /// Another field manager owns a field that a rule wants to set.
 pub const REASON_CONFLICT: &str = "FieldConflict";
+/// The cluster does not serve a Kind that the package stands on.
+pub const REASON_KIND_NOT_SERVED: &str = "KindNotServed";
 /// A query or template of the package failed for this instance.
 pub const REASON_RULE_FAILED: &str = "RuleFailed";

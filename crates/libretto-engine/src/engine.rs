@@ -13,8 +13,8 @@ use libretto_api::intent::Millis;
 use libretto_mirror::{Answer, Limits, Sheet, Snapshot};
 
 use crate::{
-    Compiled, Ledger, Plan, Sample, compile::Query, decide, items, plan::ProbeTarget,
-    recall::Recall, status, template::Context,
+    Compiled, Ledger, Plan, Sample, compile::Query, decide, items, ledger::BLOCKED,
+    plan::ProbeTarget, recall::Recall, status, template::Context,
 };
 
 /// A compiled package with a working set of its own. What it says depends only on what it is asked; it remembers what it worked
@@ -102,6 +102,8 @@ impl Engine {
         {
             decision.wake(now - now.rem_euclid(period) + period);
         }
+        // It is over: the next time is told again.
+        decision.ledger.rows.remove(BLOCKED);
         decision.into_plan(&rules, probes, probes_kept, metrics)
     }
 

@@ -92,6 +92,7 @@ pub(crate) const INVENTORY: &str = "@inventory";
 pub(crate) const STATUS: &str = "@status";
 pub(crate) const EVENTS: &str = "@events";
 pub(crate) const FINALIZER: &str = "@finalizer";
+pub(crate) const BLOCKED: &str = "@blocked";
 
 /// Fingerprint of a row whose call is being taken back.
 pub(crate) const UNDO: &str = "undo";
@@ -307,14 +308,19 @@ impl Ledger {
         row.attempts = row.attempts.saturating_add(1);
         row.retry_at = Some(now + backoff(row.attempts, seed, &intent.rule, &intent.key));
         row.failure = Some(failure.clone());
-        if row.attempts == 1 && !intent.rule.starts_with('@') {
+        // A status that cannot be written cannot say so itself.
+        if row.attempts == 1 && (!intent.rule.starts_with('@') || intent.rule == STATUS) {
             let event = PendingEvent {
                 kind: EventKind::Warning,
                 reason: libretto_api::reason::REASON_EFFECT_FAILED.to_owned(),
-                message: format!(
-                    "rule {}, row {}: {}",
-                    intent.rule, intent.key, failure.message
-                ),
+                message: if intent.rule == STATUS {
+                    failure.message.clone()
+                } else {
+                    format!(
+                        "rule {}, row {}: {}",
+                        intent.rule, intent.key, failure.message
+                    )
+                },
             };
             self.events.push(event);
         }

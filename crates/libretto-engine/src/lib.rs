@@ -9,6 +9,7 @@
 //!
 //! Never here: tokio, a clock, randomness, the network, a Kubernetes client. [`load_dir`] alone reads files.
 
+mod blocked;
 mod compile;
 mod decide;
 mod diagnostic;

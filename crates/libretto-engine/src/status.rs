@@ -10,7 +10,7 @@ use libretto_api::{
     },
     secret::redact,
 };
-use libretto_mirror::{ColumnType, Datum, canonical_json, digest};
+use libretto_mirror::{ColumnType, Datum, Snapshot, canonical_json, digest};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -155,6 +155,56 @@ pub(crate) fn conclude(
     }
     let intent = decision.intent(STATUS, "status", &fingerprint, Effect::Status { status });
     decision.intents.push(intent);
+}
+
+/// The status with the runtime's conditions saying that nothing goes on; `None` when it says so already.
+pub(crate) fn stalled(
+    snapshot: &Snapshot,
+    rule: Option<&StatusRule>,
+    reason: &str,
+    message: &str,
+    now: Millis,
+) -> Option<Value> {
+    let current: Value = snapshot
+        .cr("status")
+        .as_str()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_else(|| json!({}));
+    let former: Vec<Value> = current
+        .get("conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let condition = |kind: &str, status: &'static str| Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: limited(message),
+    };
+    let ours = [
+        condition(READY, "False"),
+        condition(RECONCILING, "False"),
+        condition(STALLED, "True"),
+    ];
+    let mut conditions: Vec<Value> = former
+        .iter()
+        .filter(|old| !ours.iter().any(|ours| ours.kind == kind_of(old)))
+        .cloned()
+        .collect();
+    conditions.extend(
+        ours.iter()
+            .map(|condition| with_times(condition, &former, rule, now)),
+    );
+    let mut status = current.as_object().cloned().unwrap_or_default();
+    status.insert("conditions".to_owned(), Value::Array(conditions));
+    // What is there was observed for its generation, not for this one.
+    if let Some(generation) = snapshot.cr("generation").as_int() {
+        status
+            .entry("observedGeneration")
+            .or_insert_with(|| json!(generation));
+    }
+    let status = Value::Object(status);
+    (canonical_json(&status) != canonical_json(&current)).then_some(status)
 }
 
 /// Ready, Reconciling and Stalled.

@@ -11,9 +11,9 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use libretto_actions::{Actions, INVENTORY_KEY, inventory_name};
+use libretto_actions::{Actions, INVENTORY_KEY, inventory_name, kube::CallError};
 use libretto_api::{
-    intent::{Effect, Intent, Outcome},
+    intent::{Effect, FailureKind, Intent, Outcome},
     object::{Gvk, InstanceRef, ObjectRef},
 };
 use libretto_engine::{Compiled, Engine, Ledger, Plan, RuleView};
@@ -22,7 +22,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::{clock, metrics::Metrics, probes::Prober, queue::Queue, watch::Tables};
+use crate::{
+    clock, metrics::Metrics, notice::Notices, probes::Prober, queue::Queue, watch::Tables,
+};
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
 /// open hundreds of connections.
@@ -55,6 +57,7 @@ pub struct Driver {
     pub prober: Prober,
     pub metrics: Arc<Metrics>,
     actions: Actions,
+    notices: Notices,
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
     standings: Mutex<HashMap<String, Standing>>,
@@ -99,6 +102,7 @@ impl Driver {
             prober: Prober::new(actions.clone()),
             metrics,
             actions,
+            notices: Notices::default(),
             ledgers: Mutex::default(),
             standings: Mutex::default(),
             restless: Mutex::default(),
@@ -150,6 +154,9 @@ impl Driver {
         engines: &mut HashMap<String, Engine>,
         instance: &InstanceRef,
     ) -> Result<(), PassError> {
+        if let Some(gvk) = self.tables.unserved(&instance.package) {
+            return self.say_blocked(engines, instance, &gvk).await;
+        }
         // Reads the mirror.
         let Some(snapshot) = self.snapshot(instance)? else {
             return Ok(());
@@ -161,6 +168,38 @@ impl Driver {
         // Touches the world.
         let outcomes = self.act(&snapshot, &plan).await;
         // Remembers.
+        self.record(instance, plan, &outcomes)
+    }
+
+    /// Nothing can be decided while a Kind is not served; that is written to the instance, and the Kind's first list ends it.
+    async fn say_blocked(
+        &self,
+        engines: &mut HashMap<String, Engine>,
+        instance: &InstanceRef,
+        gvk: &Gvk,
+    ) -> Result<(), PassError> {
+        // What is not fully known is not written to.
+        if !self.tables.listed(&instance.gvk) {
+            return Ok(());
+        }
+        let snapshot = self
+            .mirror
+            .lock()
+            .snapshot(&instance.package, &instance.uid)?;
+        let Some(snapshot) = snapshot else {
+            self.forget(instance);
+            return Ok(());
+        };
+        let ledger = self.ledger(instance).await?;
+        let message = CallError::NotServed(gvk.clone()).to_string();
+        let plan = self.engine(engines, &instance.package)?.blocked(
+            &snapshot,
+            &ledger,
+            clock::now(),
+            rand::random(),
+            &message,
+        );
+        let outcomes = self.act(&snapshot, &plan).await;
         self.record(instance, plan, &outcomes)
     }
 
@@ -218,18 +257,26 @@ impl Driver {
         snapshot: &Snapshot,
         ledger: &Ledger,
     ) -> Result<Plan, PassError> {
-        let name = &snapshot.instance.package;
+        let engine = self.engine(engines, &snapshot.instance.package)?;
+        Ok(engine.plan(snapshot, ledger, clock::now(), rand::random()))
+    }
+
+    /// The worker's engine of the package, made when it is first needed.
+    fn engine<'a>(
+        &self,
+        engines: &'a mut HashMap<String, Engine>,
+        name: &str,
+    ) -> Result<&'a Engine, PassError> {
         if !engines.contains_key(name) {
             let package = self
                 .packages
                 .get(name)
-                .ok_or_else(|| PassError::NoPackage(name.clone()))?;
-            engines.insert(name.clone(), Engine::new(Arc::clone(package)));
+                .ok_or_else(|| PassError::NoPackage(name.to_owned()))?;
+            engines.insert(name.to_owned(), Engine::new(Arc::clone(package)));
         }
-        let engine = engines
+        Ok(engines
             .get(name)
-            .expect("inserted above when it was missing");
-        Ok(engine.plan(snapshot, ledger, clock::now(), rand::random()))
+            .expect("inserted above when it was missing"))
     }
 
     /// Carries out the intents in their order. Calls to different servers that follow one another are made at the same time.
@@ -294,6 +341,10 @@ impl Driver {
         let outcome = self.actions.execute(intent, ours(snapshot, intent)).await;
         self.metrics.effect(intent, &outcome);
         match &outcome {
+            // Told once in `record`.
+            Outcome::Failed(failure) if matches!(intent.effect, Effect::Status { .. }) => {
+                tracing::debug!(key = %intent.key, kind = ?failure.kind, "{}", failure.message);
+            }
             Outcome::Failed(failure) => {
                 tracing::warn!(rule = %intent.rule, key = %intent.key, kind = ?failure.kind, "{}", failure.message);
             }
@@ -372,6 +423,7 @@ impl Driver {
         let now = clock::now();
         for (intent, outcome) in outcomes {
             ledger.record(intent, outcome, now);
+            self.tell_status(intent, outcome);
         }
         self.ledgers.lock().insert(instance.uid.clone(), ledger);
         let targets: BTreeSet<(String, String)> = probes
@@ -401,6 +453,23 @@ impl Driver {
         }
         self.rest_or_go_on(instance, acted);
         Ok(())
+    }
+
+    /// A status that cannot be written is what nobody would see otherwise.
+    fn tell_status(&self, intent: &Intent, outcome: &Outcome) {
+        let Effect::Status { .. } = intent.effect else {
+            return;
+        };
+        let about = &intent.instance.uid;
+        match outcome {
+            // Without an answer nothing works, and whoever watches sees that.
+            Outcome::Failed(failure) if failure.kind != FailureKind::Unreachable => {
+                self.notices
+                    .tell(about, &format!("not written: {}", failure.message));
+            }
+            Outcome::Failed(_) => {}
+            _ => self.notices.forget(about),
+        }
     }
 
     /// Logs the rules that could not be evaluated: each reason once, not at every pass.
@@ -466,6 +535,7 @@ impl Driver {
         self.ledgers.lock().remove(&instance.uid);
         self.standings.lock().remove(&instance.uid);
         self.restless.lock().remove(&instance.uid);
+        self.notices.forget(&instance.uid);
         self.metrics.forget(instance);
     }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod drive;
 pub mod install;
 pub mod metrics;
+pub mod notice;
 pub mod packages;
 pub mod probes;
 pub mod queue;

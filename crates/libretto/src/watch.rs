@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
@@ -23,13 +23,16 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::drive::Driver;
+use crate::{drive::Driver, notice};
 
 /// Objects per page of a list: what client-go and the API server's own cache are tuned for.
 const PAGE: u32 = 500;
 /// Waits after a failed list or watch; the longest is short because a whole package stands still meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a Kind may be missing before it is told: definitions that are applied together with their operator take a moment.
+const SERVED_SOON: Duration = Duration::from_secs(3);
 
 /// Which Kinds are watched for whom, and which are fully known.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ pub struct Tables {
 struct State {
     complete: HashMap<Gvk, bool>,
     packages: BTreeMap<String, BTreeSet<Gvk>>,
+    /// Not served, and not just about to be.
+    unserved: BTreeSet<Gvk>,
 }
 
 impl Tables {
@@ -74,6 +79,31 @@ impl Tables {
 
     fn set(&self, gvk: &Gvk, complete: bool) {
         self.state.write().complete.insert(gvk.clone(), complete);
+    }
+
+    /// Why the package's instances cannot be evaluated: a Kind that the cluster does not serve.
+    pub fn unserved(&self, package: &str) -> Option<Gvk> {
+        let state = self.state.read();
+        let kinds = state.packages.get(package)?;
+        kinds
+            .iter()
+            .find(|gvk| state.unserved.contains(*gvk))
+            .cloned()
+    }
+
+    /// Whether this is news.
+    fn set_served(&self, gvk: &Gvk, served: bool) -> bool {
+        let mut state = self.state.write();
+        if served {
+            state.unserved.remove(gvk)
+        } else {
+            state.unserved.insert(gvk.clone())
+        }
+    }
+
+    /// The Kind's objects are all known.
+    pub fn listed(&self, gvk: &Gvk) -> bool {
+        self.state.read().complete.get(gvk) == Some(&true)
     }
 
     fn packages_of(&self, gvk: &Gvk) -> Vec<String> {
@@ -143,6 +173,7 @@ pub async fn watch(
     stop: CancellationToken,
 ) {
     let mut wait = FIRST_WAIT;
+    let mut absent_since: Option<Instant> = None;
     loop {
         let resource = tokio::select! {
             () = stop.cancelled() => return,
@@ -150,6 +181,10 @@ pub async fn watch(
         };
         match resource {
             Ok(resource) => {
+                absent_since = None;
+                if driver.tables.set_served(&watched.gvk, true) {
+                    notice::warn(&format!("the cluster serves {} now", watched.gvk));
+                }
                 let follow = follow(&driver, &kube, &resource, &watched, namespace.as_deref());
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -164,6 +199,10 @@ pub async fn watch(
                     replace(&driver, &watched.gvk, namespace.as_deref(), &[]);
                     driver.tables.set(&gvk, false);
                 }
+                let since = *absent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= SERVED_SOON && driver.tables.set_served(&gvk, false) {
+                    tell_unserved(&driver, &gvk);
+                }
             }
             Err(error) => tracing::warn!(gvk = %watched.gvk, %error, "discovery failed"),
         }
@@ -172,6 +211,24 @@ pub async fn watch(
             () = tokio::time::sleep(wait) => {}
         }
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Says which packages stand still, in the log and on their instances.
+fn tell_unserved(driver: &Driver, gvk: &Gvk) {
+    let packages = driver.tables.packages_of(gvk);
+    notice::warn(&format!(
+        "{}; until it is served, nothing is done by {} {}",
+        CallError::NotServed(gvk.clone()),
+        if packages.len() == 1 {
+            "package"
+        } else {
+            "packages"
+        },
+        packages.join(", ")
+    ));
+    for package in packages {
+        driver.mark_package(&package);
     }
 }
 

@@ -84,8 +84,12 @@ spec:
 "#;
 
 fn package() -> Arc<Compiled> {
+    compiled(PACKAGE)
+}
+
+fn compiled(text: &str) -> Arc<Compiled> {
     let files = BTreeMap::from([
-        ("package.yaml".to_owned(), PACKAGE.to_owned()),
+        ("package.yaml".to_owned(), text.to_owned()),
         ("crd.yaml".to_owned(), CRD.to_owned()),
     ]);
     match libretto_engine::load_files(&files) {
@@ -95,8 +99,12 @@ fn package() -> Arc<Compiled> {
 }
 
 async fn runtime(cluster: &Cluster) -> Runtime {
+    runtime_of(cluster, package()).await
+}
+
+async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
     let options = Options {
-        packages: vec![package()],
+        packages: vec![package],
         scope: ScopeMode::Any,
         namespace: None,
         install: true,
@@ -240,6 +248,70 @@ async fn a_settled_instance_causes_no_write_nor_does_a_restart() {
     settled(&second).await;
     second.stop().await;
     assert_eq!(version(&cluster).await, before, "a restart wrote");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_is_not_served_is_told_and_waited_for() {
+    let cluster = Cluster::start().await;
+    let gadgets = PACKAGE.replace(
+        "    memory:\n",
+        "    gadgets: {watch: example.org/v1/Gadget}\n    memory:\n",
+    );
+    let runtime = runtime_of(&cluster, compiled(&gadgets)).await;
+    thing(&cluster, json!({"value": "one"})).await;
+    let stalled = |thing: &Value| {
+        thing["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Stalled")
+            .cloned()
+            .unwrap_or_default()
+    };
+    let told = eventually(&cluster, "example.dev/v1/Thing", "t", "told", |thing| {
+        stalled(thing)["status"] == "True"
+    })
+    .await;
+    assert_eq!(stalled(&told)["reason"], "KindNotServed");
+    assert_eq!(
+        stalled(&told)["message"],
+        "the cluster serves no example.org/v1/Gadget; is its CustomResourceDefinition installed?"
+    );
+    let events = cluster
+        .kube
+        .list(
+            &"v1/Event".parse().unwrap(),
+            "default",
+            &kube::api::ListParams::default(),
+        )
+        .await
+        .unwrap();
+    let events: Vec<&Value> = events["items"].as_array().unwrap().iter().collect();
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0]["reason"], "KindNotServed");
+
+    let definition: Value = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.org"},
+        "spec": {
+            "group": "example.org", "scope": "Namespaced", "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget", "listKind": "GadgetList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        },
+    });
+    cluster.create(definition).await;
+    eventually(
+        &cluster,
+        "v1/ConfigMap",
+        "t-map",
+        "goes on by itself",
+        |map| map["data"]["value"] == "one",
+    )
+    .await;
+    eventually(&cluster, "example.dev/v1/Thing", "t", "healed", |thing| {
+        stalled(thing)["status"] == "False" && thing["status"]["value"] == "one"
+    })
+    .await;
+    runtime.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,3 +180,68 @@ fn a_package_without_a_status_rule_still_says_how_it_stands() {
     );
     assert_eq!(status(&f)["observedGeneration"], json!(1));
 }
+
+#[test]
+fn a_status_that_cannot_be_written_is_an_event_once() {
+    let mut f = Fixture::new("");
+    let refused = |intent: &Intent| {
+        matches!(intent.effect, Effect::Status { .. }).then_some(FailureKind::Invalid)
+    };
+    f.go_with(0, refused);
+    assert_eq!(
+        f.go_with(0, refused),
+        ["event EffectFailed: it did not work"]
+    );
+    for _ in 0..5 {
+        assert_eq!(f.go_with(60_000, refused), Vec::<String>::new());
+    }
+    f.go(120_000);
+    assert_eq!(
+        f.condition("Ready"),
+        "True Settled: every rule's rows are settled"
+    );
+}
+
+#[test]
+fn an_instance_whose_kind_is_missing_says_so_and_heals() {
+    let mut f = Fixture::new(STATUS);
+    f.row("a", json!({}));
+    f.settle();
+    let healthy = status(&f);
+    for message in ["no Gadget", "no Gadget", "no Widget"] {
+        let snapshot = f.mirror.snapshot("demo", "cr-uid").unwrap().unwrap();
+        let plan = f.engine.blocked(&snapshot, &f.ledger, f.now, 7, message);
+        let done: Vec<String> = plan.intents.iter().map(shown).collect();
+        let first = f.condition("Stalled") != format!("True KindNotServed: {message}");
+        let expected = [
+            format!("event KindNotServed: {message}"),
+            "status".to_owned(),
+        ];
+        assert_eq!(done, if first { &expected[..] } else { &[] });
+        f.ledger = plan.ledger.clone();
+        for intent in &plan.intents {
+            let outcome = f.execute(intent);
+            f.ledger.record(intent, &outcome, f.now);
+        }
+        f.deliver();
+        assert_eq!(
+            f.condition("Stalled"),
+            format!("True KindNotServed: {message}")
+        );
+        assert_eq!(
+            f.condition("Ready"),
+            format!("False KindNotServed: {message}")
+        );
+        assert_eq!(find(&status(&f), "Filled"), find(&healthy, "Filled"));
+        assert_eq!(status(&f)["size"], healthy["size"], "the rest stays");
+    }
+    // A new process finds it told.
+    f.restart();
+    let snapshot = f.mirror.snapshot("demo", "cr-uid").unwrap().unwrap();
+    let plan = f
+        .engine
+        .blocked(&snapshot, &f.ledger, f.now, 7, "no Widget");
+    assert_eq!(plan.intents, []);
+    f.settle();
+    assert_eq!(status(&f), healthy);
+}

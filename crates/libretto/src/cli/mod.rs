@@ -263,7 +263,8 @@ pub(crate) fn log_to_stderr(base: u8, verbose: u8) {
 
 fn log_filter(base: u8, verbose: u8) -> String {
     let filter = match base.saturating_add(verbose) {
-        0 => "error",
+        // What stays undone until somebody does something is told also where nobody asked for a log.
+        0 => "error,libretto::notice=warn",
         1 => "warn,libretto=info,libretto_actions=info",
         2 => "info,libretto=debug,libretto_actions=debug",
         _ => "debug",

@@ -121,7 +121,7 @@ fn the_main_help_reads() {
 #[test]
 fn the_client_library_speaks_up_only_when_asked() {
     for (base, verbose, expected) in [
-        (0, 0, "error,kube_client=off"),
+        (0, 0, "error,libretto::notice=warn,kube_client=off"),
         (
             1,
             0,
