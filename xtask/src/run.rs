@@ -1,6 +1,7 @@
 //! The steps behind `up`, `test`, `check` and `generate`, each with its time.
 
 use std::{
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Instant,
@@ -12,17 +13,15 @@ use crate::{edges, generate, kubernetes, say, setup, tidy};
 pub(crate) fn up(release: bool, arguments: &[String]) -> Result<ExitCode, String> {
     setup::machine()?;
     let binary = build(release)?;
-    let status = Command::new(&binary)
-        .arg("up")
-        .args(arguments)
-        .status()
-        .map_err(|error| format!("start {}: {error}", binary.display()))?;
-    Ok(ExitCode::from(
-        status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1),
-    ))
+    Err(hand_over(Command::new(binary).arg("up").args(arguments)))
+}
+
+/// Goes on as the other program; returns only when that cannot be started. `cargo run` hands over to this program in the same way,
+/// so the shell then waits for the other one itself: with a process in between, which a Ctrl-C ends at once, the prompt would be
+/// back while the cluster is still being stopped.
+fn hand_over(command: &mut Command) -> String {
+    let error = command.exec();
+    format!("start {}: {error}", command.get_program().display())
 }
 
 /// Which tests run, and on what.
