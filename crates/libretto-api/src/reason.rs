@@ -15,6 +15,8 @@ pub const REASON_IN_PROGRESS: &str = "InProgress";
 pub const REASON_EFFECT_FAILED: &str = "EffectFailed";
 /// Another field manager owns a field that a rule wants to set.
 pub const REASON_CONFLICT: &str = "FieldConflict";
+/// The package's own `ready` says no and gives no reason.
+pub const REASON_NOT_READY: &str = "NotReady";
 /// The cluster does not serve a Kind that the package stands on.
 pub const REASON_KIND_NOT_SERVED: &str = "KindNotServed";
 /// A query or template of the package failed for this instance.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use libretto_api::{
     intent::{Effect, FailureKind, Millis},
     reason::{
-        READY, REASON_CONFLICT, REASON_EFFECT_FAILED, REASON_IN_PROGRESS, REASON_RULE_FAILED,
-        REASON_SETTLED, RECONCILING, STALLED,
+        READY, REASON_CONFLICT, REASON_EFFECT_FAILED, REASON_IN_PROGRESS, REASON_NOT_READY,
+        REASON_RULE_FAILED, REASON_SETTLED, RECONCILING, STALLED,
     },
     secret::redact,
 };
@@ -27,6 +27,17 @@ struct Condition {
     status: &'static str,
     reason: String,
     message: String,
+}
+
+/// Fields, conditions, and what the package says against being ready.
+type Computed = (Map<String, Value>, Vec<Condition>, Option<Unready>);
+
+/// What a package says against being ready.
+struct Unready {
+    reason: String,
+    message: String,
+    /// Whether it can be helped only by somebody; the runtime judges when the package does not.
+    stalled: Option<bool>,
 }
 
 /// Longest message of a condition. The API's own bound is 32 KiB; a page of text is all anybody reads.
@@ -82,10 +93,10 @@ pub(crate) fn conclude(
     let rule = pass.package.status.as_ref();
     let computed = match rule {
         Some(rule) => computed(pass, rule, &current),
-        None => Ok((Map::new(), Vec::new())),
+        None => Ok((Map::new(), Vec::new(), None)),
     };
-    let (mut status, mut conditions, computed_fine) = match computed {
-        Ok((fields, conditions)) => (fields, conditions, true),
+    let (mut status, mut conditions, unready, computed_fine) = match computed {
+        Ok((fields, conditions, unready)) => (fields, conditions, unready, true),
         Err(reason) => {
             let name = rule.map_or("status", |rule| rule.name.as_str());
             failures.push((name.to_owned(), reason));
@@ -93,6 +104,7 @@ pub(crate) fn conclude(
             (
                 current.as_object().cloned().unwrap_or_default(),
                 Vec::new(),
+                None,
                 false,
             )
         }
@@ -100,7 +112,7 @@ pub(crate) fn conclude(
     decision.broken = !failures.is_empty();
     let with_runtime = rule.is_none_or(|rule| rule.runtime);
     if with_runtime {
-        conditions.extend(runtime_conditions(decision, &failures));
+        conditions.extend(runtime_conditions(decision, &failures, unready));
     }
     let former: Vec<Value> = current
         .get("conditions")
@@ -208,7 +220,11 @@ pub(crate) fn stalled(
 }
 
 /// Ready, Reconciling and Stalled.
-fn runtime_conditions(decision: &Decision<'_>, failures: &[(String, String)]) -> Vec<Condition> {
+fn runtime_conditions(
+    decision: &Decision<'_>,
+    failures: &[(String, String)],
+    unready: Option<Unready>,
+) -> Vec<Condition> {
     // Helped only by somebody: a broken rule, a field that another manager holds, a refusal.
     let stuck = decision.failing.iter().find(|(_, _, failure)| {
         matches!(
@@ -245,25 +261,43 @@ fn runtime_conditions(decision: &Decision<'_>, failures: &[(String, String)]) ->
         .map(|row| (REASON_EFFECT_FAILED, row_message(row)));
     let working =
         (!decision.work.is_empty()).then(|| (REASON_IN_PROGRESS, decision.work.join("; ")));
+    // What the package says against being ready stands behind what failed, and before what is merely under way.
+    let (given_up, unready) = match unready {
+        None => (None, None),
+        Some(unready) => {
+            let idle = failing.is_none() && working.is_none();
+            let stuck = unready.stalled.unwrap_or(idle);
+            let words = (unready.reason, unready.message);
+            (stuck.then(|| words.clone()), Some(words))
+        }
+    };
+    let own = |(reason, message): (&str, String)| (reason.to_owned(), message);
+    let (stalled, failing, working) = (stalled.map(own), failing.map(own), working.map(own));
+    let trouble = stalled
+        .clone()
+        .or_else(|| failing.clone())
+        .or_else(|| unready.clone());
+    let stalled = stalled.or_else(|| given_up.clone());
+    let reconciling = failing
+        .or_else(|| working.clone())
+        .or_else(|| unready.filter(|_| given_up.is_none()));
     let condition = |kind: &str, truth: bool, reason: &str, message: &str| Condition {
         kind: kind.to_owned(),
         status: if truth { "True" } else { "False" },
         reason: reason.to_owned(),
         message: limited(&redact(message)),
     };
-    let trouble = stalled.clone().or_else(|| failing.clone());
-    let reconciling = failing.or_else(|| working.clone());
     let ready = match trouble.or(working) {
         None => condition(READY, true, REASON_SETTLED, "every rule's rows are settled"),
-        Some((reason, message)) => condition(READY, false, reason, &message),
+        Some((reason, message)) => condition(READY, false, &reason, &message),
     };
     let reconciling = match reconciling {
         None => condition(RECONCILING, false, REASON_SETTLED, ""),
-        Some((reason, message)) => condition(RECONCILING, true, reason, &message),
+        Some((reason, message)) => condition(RECONCILING, true, &reason, &message),
     };
     let stalled = match stalled {
         None => condition(STALLED, false, REASON_SETTLED, ""),
-        Some((reason, message)) => condition(STALLED, true, reason, &message),
+        Some((reason, message)) => condition(STALLED, true, &reason, &message),
     };
     vec![ready, reconciling, stalled]
 }
@@ -280,11 +314,7 @@ fn limited(text: &str) -> String {
 }
 
 /// The package's fields and conditions.
-fn computed(
-    pass: &Pass<'_>,
-    rule: &StatusRule,
-    current: &Value,
-) -> Result<(Map<String, Value>, Vec<Condition>), String> {
+fn computed(pass: &Pass<'_>, rule: &StatusRule, current: &Value) -> Result<Computed, String> {
     let mut fields = Value::Object(Map::new());
     if let Some(query) = &rule.fields {
         let answer = pass
@@ -328,7 +358,46 @@ fn computed(
     let Value::Object(fields) = fields else {
         return Err("fields are not a map".to_owned());
     };
-    Ok((fields, conditions))
+    let unready = match &rule.ready {
+        None => None,
+        Some(query) => unready(pass, query).map_err(|reason| format!("ready: {reason}"))?,
+    };
+    Ok((fields, conditions, unready))
+}
+
+/// What `ready` says against the condition Ready; `None` when it says yes, or nothing.
+fn unready(pass: &Pass<'_>, query: &Query) -> Result<Option<Unready>, String> {
+    let answer = pass.rows(query)?;
+    let rows = &answer.rows;
+    if rows.rows.len() > 1 {
+        return Err(format!(
+            "the query gave {} rows, there is one answer",
+            rows.rows.len()
+        ));
+    }
+    let Some(row) = rows.rows.first() else {
+        return Ok(None);
+    };
+    let value = |name: &str| {
+        let place = rows.columns.iter().position(|column| column.name == name);
+        place.map_or(&Datum::Null, |index| &row[index])
+    };
+    if value("ok").is_true() {
+        return Ok(None);
+    }
+    let reason = value("reason").display();
+    Ok(Some(Unready {
+        reason: if reason.is_empty() {
+            REASON_NOT_READY.to_owned()
+        } else {
+            reason
+        },
+        message: value("message").display(),
+        stalled: match value("stalled") {
+            Datum::Null => None,
+            said => Some(said.is_true()),
+        },
+    }))
 }
 
 fn condition(

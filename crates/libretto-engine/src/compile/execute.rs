@@ -718,7 +718,15 @@ fn status(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut 
     check.only(
         node,
         "status",
-        &["fields", "json", "conditions", "order", "times", "runtime"],
+        &[
+            "fields",
+            "json",
+            "conditions",
+            "ready",
+            "order",
+            "times",
+            "runtime",
+        ],
     );
     let mut complete = true;
     let fields = node.get("fields").and_then(|fields| {
@@ -758,28 +766,19 @@ fn status(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut 
                 format!("`{}` cannot be the type of a condition", key.text),
             );
         }
-        if let Some(query) = check.query(scope, sql, &place) {
-            if !query.columns.iter().any(|column| column.name == "ok") {
-                check.wrong_hint(
-                    sql.at,
-                    format!("{place} must select a column `ok`"),
-                    "SELECT ... AS ok, 'Reason' AS reason, 'message' AS message",
-                );
-            }
-            for column in &query.columns {
-                if !["ok", "reason", "message"].contains(&column.name.as_str()) {
-                    check.wrong(
-                        sql.at,
-                        format!(
-                            "{place}: column `{}` is none of ok, reason, message",
-                            column.name
-                        ),
-                    );
-                }
-            }
+        if let Some(query) = verdict(check, scope, sql, &place, &["ok", "reason", "message"]) {
             conditions.push((key.text.clone(), query));
         }
     }
+    let ready = node.get("ready").and_then(|sql| {
+        verdict(
+            check,
+            scope,
+            sql,
+            "status.ready",
+            &["ok", "reason", "message", "stalled"],
+        )
+    });
     let newest = match node.get("order").map(|node| (node, node.text())) {
         None | Some((_, Some("declared"))) => false,
         Some((_, Some("newest"))) => true,
@@ -804,6 +803,15 @@ fn status(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut 
         }
     }
     let runtime = check.boolean(node.get("runtime"), "status.runtime", true);
+    if let Some(ready) = node.get("ready")
+        && !runtime
+    {
+        check.wrong_hint(
+            ready.at,
+            "status.ready is about the runtime's conditions, and `runtime: false` leaves them out",
+            "leave one of the two out",
+        );
+    }
     if runtime {
         for (name, _) in &conditions {
             if [
@@ -827,8 +835,40 @@ fn status(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut 
             update_time,
             transition_time,
             runtime,
+            ready,
         });
     }
+}
+
+/// A query whose row says whether something is so, and why.
+fn verdict(
+    check: &mut Check<'_>,
+    scope: &mut Scope,
+    sql: &Node,
+    place: &str,
+    columns: &[&str],
+) -> Option<Query> {
+    let query = check.query(scope, sql, place)?;
+    if !query.columns.iter().any(|column| column.name == "ok") {
+        check.wrong_hint(
+            sql.at,
+            format!("{place} must select a column `ok`"),
+            "SELECT ... AS ok, 'Reason' AS reason, 'message' AS message",
+        );
+    }
+    for column in &query.columns {
+        if !columns.contains(&column.name.as_str()) {
+            check.wrong(
+                sql.at,
+                format!(
+                    "{place}: column `{}` is none of {}",
+                    column.name,
+                    columns.join(", ")
+                ),
+            );
+        }
+    }
+    Some(query)
 }
 
 fn metric(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut Executed) {

@@ -216,6 +216,8 @@ pub(crate) struct StatusRule {
     pub(crate) update_time: bool,
     pub(crate) transition_time: bool,
     pub(crate) runtime: bool,
+    /// What the package says about Ready: at most one row of ok, reason, message, stalled.
+    pub(crate) ready: Option<Query>,
 }
 
 #[derive(Debug)]

@@ -104,6 +104,10 @@ fn mistakes_are_told_with_place_and_hint() {
             "sense:\n  info: {probe: redis, for: SELECT 1 AS key, with: {host: h, command: PING}}\n",
             "package.yaml:15:73: sense.info.with: a command is a list of words, this is text\n  hint: [INFO, replication]\n",
         ),
+        (
+            "execute:\n  - status: {ready: SELECT 1 AS fine, runtime: false}\n",
+            "package.yaml:15:23: status.ready is about the runtime's conditions, and `runtime: false` leaves them out\n  hint: leave one of the two out\npackage.yaml:15:23: status.ready must select a column `ok`\n  hint: SELECT ... AS ok, 'Reason' AS reason, 'message' AS message\npackage.yaml:15:23: status.ready: column `fine` is none of ok, reason, message, stalled\n",
+        ),
         // decide
         (
             "decide:\n  a: SELECT nam FROM cr\n",

@@ -245,3 +245,70 @@ fn an_instance_whose_kind_is_missing_says_so_and_heals() {
     f.settle();
     assert_eq!(status(&f), healthy);
 }
+
+const READINESS: &str = "
+sense:
+  rows: {watch: v1/ConfigMap, reach: namespace, cols: {value: data.value, extra: data.extra}}
+execute:
+  - name: act
+    for: SELECT name, value FROM rows WHERE value IS NOT NULL
+    call: redis
+    with: {host: a, command: [SET, '{{ value }}']}
+  - status:
+      ready: SELECT extra = 'fine' AS ok, 'Broken' AS reason, 'it is ' || extra AS message FROM rows WHERE extra IS NOT NULL
+";
+
+#[test]
+fn ready_is_what_the_package_says_too() {
+    let three = |f: &Fixture| ["Ready", "Reconciling", "Stalled"].map(|kind| f.condition(kind));
+    let mut f = Fixture::new(READINESS);
+    f.settle();
+    let settled = [
+        "True Settled: every rule's rows are settled",
+        "False Settled: ",
+        "False Settled: ",
+    ];
+    assert_eq!(three(&f), settled, "no row is no objection");
+    f.row("state", json!({"extra": "torn"}));
+    f.settle();
+    assert_eq!(
+        three(&f),
+        [
+            "False Broken: it is torn",
+            "False Settled: ",
+            "True Broken: it is torn"
+        ],
+        "nothing is left to do, and it is not ready"
+    );
+    f.row("work", json!({"value": "1"}));
+    let refused = |intent: &Intent| (intent.rule == "act").then_some(FailureKind::Unreachable);
+    f.go_with(0, refused);
+    f.go_with(0, refused);
+    assert_eq!(
+        three(&f),
+        [
+            "False EffectFailed: rule act, row work: it did not work",
+            "True EffectFailed: rule act, row work: it did not work",
+            "False Settled: "
+        ],
+        "something is being tried"
+    );
+    f.go(60_000);
+    f.row("state", json!({"extra": "fine"}));
+    f.settle();
+    assert_eq!(three(&f), settled);
+
+    // The package knows whether it waits or is stuck.
+    let waits = READINESS.replace("AS message FROM", "AS message, 0 AS stalled FROM");
+    let mut f = Fixture::new(&waits);
+    f.row("state", json!({"extra": "torn"}));
+    f.settle();
+    assert_eq!(
+        three(&f),
+        [
+            "False Broken: it is torn",
+            "True Broken: it is torn",
+            "False Settled: "
+        ]
+    );
+}
