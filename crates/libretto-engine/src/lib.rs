@@ -21,6 +21,7 @@ mod recall;
 pub mod scenario;
 mod status;
 mod template;
+mod vocabulary;
 mod yaml;
 
 pub use compile::{Compiled, MetricSpec, Watch, load_dir, load_files, read_dir};

@@ -169,6 +169,9 @@ impl Compiler<'_> {
         };
         match compiled {
             Ok((kind, used)) => {
+                let unknown = crate::vocabulary::unknown(&EXPRESSIONS, text);
+                self.problems
+                    .extend(unknown.into_iter().map(|problem| (node.at, problem)));
                 let mut used: Vec<String> = used.into_iter().collect();
                 used.sort();
                 for name in used {
@@ -299,7 +302,7 @@ fn whole_expression(text: &str) -> Option<&str> {
     .then_some(inner)
 }
 
-fn environment() -> Environment<'static> {
+pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));

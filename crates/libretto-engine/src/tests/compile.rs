@@ -634,6 +634,35 @@ fn mistakes_in_a_short_form_are_told() {
     }
 }
 
+#[test]
+fn filters_and_tests_that_nobody_knows_are_found_at_load() {
+    let found = told(&package(
+        r#"
+execute:
+  - name: a
+    call: event
+    with: {reason: "{{ cr.mode | md5 }}", message: "x {{ 'a' if cr.size is numbr else cr.mode | uper | trim }}"}
+  - name: b
+    call: event
+    with:
+      reason: R
+      message: |
+        {% for label in ['x'] if label is defined %}
+        {{ label | shout }}
+        {% endfor %}
+"#,
+    ));
+    for expected in [
+        "package.yaml:18:22: there is no filter `md5`\n  hint: filters are: abs, b64encode",
+        "package.yaml:18:54: there is no filter `uper`\n  hint: did you mean `upper`?",
+        "package.yaml:18:54: there is no test `numbr`\n  hint: did you mean `number`?",
+        "package.yaml:25:11: there is no filter `shout`",
+    ] {
+        assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+    }
+    assert_eq!(found.matches("there is no").count(), 4, "{found}");
+}
+
 /// Each case: what is changed in the status schema, the `status` rule, and what is said.
 #[test]
 fn a_status_that_the_schema_cannot_hold_is_told() {
