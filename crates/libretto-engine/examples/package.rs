@@ -4,7 +4,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use libretto_engine::{load_files, read_dir, render, scenario};
+use libretto_engine::{read_dir, render, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         }
     };
     if command == "lint" {
-        return match load_files(&files) {
+        return match scenario::check(&files) {
             Ok(package) => {
                 println!("{} {} is fine", package.name(), package.version());
                 ExitCode::SUCCESS

@@ -4,7 +4,9 @@
 //! crash before or after any effect must lead to the same end, and so must events in another order.
 
 mod expect;
+mod names;
 mod redis;
+mod schema;
 mod sim;
 pub(crate) mod world;
 
@@ -68,9 +70,30 @@ pub fn run_watched(
     filter: Option<&str>,
     watcher: &mut dyn FnMut(Moment<'_>),
 ) -> Result<Vec<Report>, Vec<Diagnostic>> {
+    let (package, scenarios) = read(files)?;
+    Ok(scenarios
+        .iter()
+        .filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter)))
+        .map(|scenario| {
+            watcher(Moment::Begins(&scenario.name));
+            let report = scenario.report(&package);
+            watcher(Moment::Ended(&report));
+            report
+        })
+        .collect())
+}
+
+/// Loads a package and reads its `tests.yaml`, if there is one, without running anything.
+pub fn check(files: &BTreeMap<String, String>) -> Result<Arc<Compiled>, Vec<Diagnostic>> {
+    read(files).map(|(package, _scenarios)| package)
+}
+
+fn read(
+    files: &BTreeMap<String, String>,
+) -> Result<(Arc<Compiled>, Vec<Scenario>), Vec<Diagnostic>> {
     let package = Arc::new(load_files(files)?);
     let Some(source) = files.get(TESTS_FILE) else {
-        return Ok(Vec::new());
+        return Ok((package, Vec::new()));
     };
     let documents = yaml::parse(TESTS_FILE, source).map_err(|diagnostic| vec![diagnostic])?;
     let mut parser = Parser {
@@ -89,16 +112,7 @@ pub fn run_watched(
     if !parser.problems.is_empty() {
         return Err(parser.problems);
     }
-    Ok(scenarios
-        .iter()
-        .filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter)))
-        .map(|scenario| {
-            watcher(Moment::Begins(&scenario.name));
-            let report = scenario.report(&package);
-            watcher(Moment::Ended(&report));
-            report
-        })
-        .collect())
+    Ok((package, scenarios))
 }
 
 /// A scenario.
@@ -231,6 +245,19 @@ impl Parser<'_> {
                 objects.extend(items.iter().map(Node::to_json));
             }
         }
+        if tables.is_some() {
+            for (key, _) in node.entries() {
+                if ["given", "steps", "sweep"].contains(&key.text.as_str()) {
+                    self.wrong(
+                        key.at,
+                        format!(
+                            "a scenario of `tables` has no `{}`: it is one evaluation of the rows it gives; the instance is the table `cr`",
+                            key.text
+                        ),
+                    );
+                }
+            }
+        }
         let mut steps = Vec::new();
         match node.get("steps").map(|steps| (steps, &steps.data)) {
             Some((_, Data::List(items))) => {
@@ -263,6 +290,9 @@ impl Parser<'_> {
 
     fn expect(&mut self, node: &Node) {
         self.only(node, "expect", expect::KEYWORDS);
+        for (at, message) in names::unknown(self.package, node) {
+            self.wrong(at, message);
+        }
     }
 
     fn tables(&mut self, node: &Node) -> BTreeMap<String, Table> {
@@ -293,6 +323,9 @@ impl Parser<'_> {
                 })
                 .collect();
             tables.insert(key.text.clone(), Table { columns, rows });
+        }
+        for (at, message) in names::unknown_tables(self.package, node) {
+            self.wrong(at, message);
         }
         tables
     }
@@ -490,15 +523,19 @@ impl Scenario {
         disturbance: Disturbance,
         calm: bool,
     ) -> Result<(Vec<String>, Sim), String> {
+        accepted(package, &self.instance).map_err(|error| format!("given: {error}"))?;
         let mut sim = Sim::new(Arc::clone(package), self.instance.clone(), disturbance)?;
         for object in &self.objects {
-            sim.world.store(object.clone());
+            sim.world.store(at_home(object, &self.instance));
         }
         let mut failures = Vec::new();
         for (number, step) in self.steps.iter().enumerate() {
             let place = format!("step {} (line {})", number + 1, step.line);
             for change in &step.set {
                 happen(&mut sim, change).map_err(|error| format!("{place}: {error}"))?;
+                if matches!(change, Change::Field(..) | Change::Spec(_)) {
+                    accepted(package, &sim.cr()).map_err(|error| format!("{place}: {error}"))?;
+                }
             }
             let begun = sim.done.len();
             sim.never = expect::never(&step.expect);
@@ -722,6 +759,7 @@ fn happen(sim: &mut Sim, change: &Change) -> Result<(), String> {
         }
         Change::Write(keys) => sim.redis.write(*keys),
         Change::Object(object) => {
+            let object = &at_home(object, &sim.cr());
             let former = crate::ledger::reference(object)
                 .and_then(|reference| sim.world.objects.get(&reference).cloned());
             let mut value = former.unwrap_or_else(|| json!({}));
@@ -730,6 +768,45 @@ fn happen(sim: &mut Sim, change: &Change) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// An API server would take the instance so.
+fn accepted(package: &Compiled, instance: &Value) -> Result<(), String> {
+    let wrong = schema::refused(package.crd(), &package.gvk().version, instance);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the definition does not allow this {}: {}",
+        package.gvk().kind,
+        wrong.join("; ")
+    ))
+}
+
+/// Kinds of objects that are in no namespace, of those that packages and scenarios speak of.
+const NOWHERE: &[&str] = &[
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "StorageClass",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "PriorityClass",
+    "IngressClass",
+    "CSIDriver",
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+];
+
+/// The object, in the instance's namespace when it names none.
+fn at_home(object: &Value, instance: &Value) -> Value {
+    let mut object = object.clone();
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if !NOWHERE.contains(&kind) && object.pointer("/metadata/namespace").is_none() {
+        object["metadata"]["namespace"] = instance["metadata"]["namespace"].clone();
+    }
+    object
 }
 
 /// Sets a value, making the maps on the way.

@@ -169,3 +169,70 @@ fn mistakes_in_scenarios_have_a_place() {
          tests.yaml:7:3: a scenario needs a name\n"
     );
 }
+
+#[test]
+fn names_that_do_not_exist_are_found_without_running() {
+    let tests = "- name: x
+  given: {cr: {size: 1}}
+  expects: {}
+  steps:
+    - expect:
+        calls: {gret: 1, set: 0}
+        order: [greet, nobody]
+        rows: {pods: [], serving: [], greet: [], nodes: []}
+        never: [SELECT 1 FROM pods, SELECT 1 FROM podz]
+- name: y
+  given: {cr: {size: 1}}
+  tables: {pods: [], pod: []}
+  expect: {rows: {serving: []}}
+";
+    let found = crate::scenario::check(&files("once: true", tests)).unwrap_err();
+    let found = render(&found);
+    for expected in [
+        "tests.yaml:3:3: unknown keyword `expects` in a scenario",
+        "tests.yaml:6:17: expect.calls: there is no rule `gret` with `call`; did you mean `greet`?",
+        "tests.yaml:6:26: expect.calls: there is no rule `set` with `call`; it is a rule with `apply`",
+        "tests.yaml:7:24: expect.order: there is no rule `nobody` with `call`; there are: greet",
+        "tests.yaml:8:50: expect.rows: there is no table, view or rule `nodes`",
+        "tests.yaml:9:37: expect.never: no such table: podz",
+        "tests.yaml:11:3: a scenario of `tables` has no `given`",
+        "tests.yaml:12:22: tables: there is no table or view `pod`; did you mean `pods`?",
+    ] {
+        assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+    }
+    assert_eq!(found.lines().count(), 8, "{found}");
+}
+
+#[test]
+fn what_the_definition_does_not_allow_is_no_scenario() {
+    let tests = "- name: x\n  given: {spec: {size: many}}\n  steps: [{until: settled}]\n";
+    assert_eq!(
+        failures("once: true", tests),
+        [
+            "given: the definition does not allow this Thing: spec.size must be of type integer, it is \"many\""
+        ]
+    );
+    let tests = "- name: x\n  given: {cr: {size: 1}}\n  steps:\n    - until: settled\n    - set: {spec: {labels: {a: 1}}}\n";
+    assert_eq!(
+        failures("once: true", tests),
+        [
+            "step 2 (line 5): the definition does not allow this Thing: spec.labels.a must be of type string, it is 1"
+        ]
+    );
+}
+
+#[test]
+fn an_object_without_a_namespace_is_where_the_instance_is() {
+    let tests = "- name: x
+  given:
+    cr: {size: 1}
+    metadata: {namespace: shop}
+    objects: [{apiVersion: v1, kind: Node, metadata: {name: worker}}]
+  steps:
+    - until: settled
+    - set: {object: {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: demo, labels: {a: b}}}}
+      until: settled
+      expect: {applied: {StatefulSet/demo: {metadata: {namespace: shop, labels: {a: b}}, spec: {replicas: 1}}, Node/worker: {metadata: {name: worker}}}}
+";
+    assert_eq!(failures("once: true", tests), Vec::<String>::new());
+}

@@ -65,7 +65,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
         PackageCommand::List => list(out),
         PackageCommand::New(args) => super::skeleton::new(&args, out),
         PackageCommand::Lint(args) => {
-            let package = compile(&args.package)?;
+            let package = lint(&args.package)?;
             let kind = &package.gvk().kind;
             out.line(&format!(
                 "{} {} is fine ({kind})",
@@ -80,6 +80,20 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
             out.document(&cluster_role(&package), Document::Yaml)
         }
     }
+}
+
+/// The package, with its scenarios read too.
+fn lint(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
+    let files = packages::files(place).map_err(|error| CliError::failed(error.to_string()))?;
+    scenario::check(&files).map_err(|diagnostics| {
+        CliError::failed(
+            packages::PackageError::Mistakes {
+                path: place.to_owned(),
+                diagnostics,
+            }
+            .to_string(),
+        )
+    })
 }
 
 pub(crate) fn compile(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
@@ -258,7 +272,28 @@ fn plural(gvk: &Gvk, crd: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn lint_reads_the_scenarios_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in packages::bundled_files("redis").unwrap() {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let place = folder.path().to_str().unwrap();
+        assert!(lint(place).is_ok());
+        let tests = "- name: x\n  steps:\n    - expect: {calls: {no-such: 1}}\n";
+        std::fs::write(folder.path().join("tests.yaml"), tests).unwrap();
+        let error = lint(place).unwrap_err().to_string();
+        assert!(
+            error.contains("tests.yaml:3:24: expect.calls: there is no rule `no-such`"),
+            "{error}"
+        );
+        assert!(error.contains("has 1 mistake:"), "{error}");
+    }
 
     #[test]
     fn plurals_come_from_the_definition_or_from_convention() {
