@@ -14,10 +14,10 @@ use crate::cli::{
 
 const EXAMPLES: &str = "\
 Examples:
-  libretto get pods                      pods of the namespace
-  libretto get rediscluster,sts -A       several kinds, in all namespaces
-  libretto get rediscluster/test -o yaml one object, whole
-  libretto get pods -l app=redis -o wide by label, with more columns";
+  libretto get pods                       # pods of the namespace
+  libretto get rediscluster,sts -A        # several kinds, in all namespaces
+  libretto get rediscluster/test -o yaml  # one object, whole
+  libretto get pods -o wide -l app.kubernetes.io/component=redis  # by label, with more columns";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   libretto port-forward redis-cluster-test-0 6379
   libretto port-forward svc/redis-master-test 7000:6379
-  libretto port-forward redis-cluster-test-0 0:6379      a free local port";
+  libretto port-forward redis-cluster-test-0 0:6379      # a free local port";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -33,8 +33,8 @@ const EXAMPLES: &str = "\
 Examples:
   libretto query \"SELECT name, phase, node FROM pods WHERE NOT ready\"
   libretto query \"SELECT component, count(*) AS pods FROM redis__pods GROUP BY component\"
-  libretto query \"SELECT name, size FROM redis__cr\"    instances of package redis
-  libretto query --tables                              which tables and columns there are
+  libretto query \"SELECT name, size FROM redis__cr\"    # instances of package redis
+  libretto query --tables                              # which tables and columns there are
 
 The SQL is SQLite's, read-only, bounded in steps and rows. Common kinds are tables of their own
 name; a package's tables are <package>__<table>.";

@@ -23,12 +23,13 @@ const DEFAULT_METRICS: &str = "127.0.0.1:8383";
 
 const EXAMPLES: &str = "\
 Examples:
-  libretto run                                  all bundled packages, cluster-wide
-  libretto run --package redis --namespace test one package, for one namespace's own instances
-  libretto run --package ./my-operator          a package of your own
+  libretto run                                   # all bundled packages, cluster-wide
+  libretto run --package redis --namespace test  # one package, for one namespace's own instances
+  libretto run --package ./my-operator           # a package of your own
 
-Without --namespace it takes the instances that ask for a cluster-wide operator; with it those of the
-namespace that do not. Both may run side by side.";
+Without --namespace it takes the instances of all namespaces that ask for a cluster-wide operator by
+the annotation that their package names; with --namespace it takes the instances of that namespace
+that do not ask. So both may run side by side.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

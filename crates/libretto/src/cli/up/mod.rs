@@ -2,6 +2,8 @@
 
 mod blocker;
 mod demo;
+mod directory;
+mod hints;
 mod local;
 mod work;
 
@@ -10,10 +12,13 @@ use std::{net::TcpListener, path::PathBuf};
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use libretto_devcluster::node::{self, Entry};
 
-use crate::cli::{
-    CliError, block_on,
-    config::{Config, default_data_dir},
-    log_to_stderr, run,
+use crate::{
+    cli::{
+        CliError, block_on,
+        config::{Config, default_data_dir},
+        log_to_stderr, run,
+    },
+    packages,
 };
 
 /// Beside the usual 6443, so that a real cluster on this machine is not in the way.
@@ -23,10 +28,11 @@ const DEFAULT_TIMEOUT: u64 = 60;
 
 const EXAMPLES: &str = "\
 Examples:
-  libretto up                    until Ctrl-C; the cluster's state is kept for the next time
-  libretto up --once             exit 0 when the demo is healthy, 1 with the reason when it is not
-  libretto up --no-demo --port 0 an empty cluster on a free port
-  libretto up --images own.yaml  with software of yours behind image names; see docs/devcluster.md
+  libretto up                           # until Ctrl-C; the cluster's state is kept for the next time
+  libretto up --once                    # exit 0 when the demo is healthy, 1 with the reason when it is not
+  libretto up --no-demo --port 0        # an empty cluster on a free port
+  libretto up --no-demo --package ./mine # a package of yours
+  libretto up --images own.yaml         # with software of yours behind image names; see docs/devcluster.md
 
 State and the kubeconfig are kept in --data-dir ($XDG_DATA_HOME/libretto, by default
 ~/.local/share/libretto). This cluster is for development: docs/devcluster.md says where it
@@ -180,6 +186,19 @@ pub(crate) fn up(args: UpArgs, config: Config, verbose: u8) -> Result<(), CliErr
         return Err(CliError::usage(
             "--once waits for the demo, which --no-demo leaves out; see `libretto up --help`",
         ));
+    }
+    directory::ours(&settings.data_dir)?;
+    // Mistakes are told before anything is started, those in a package too.
+    if settings.demo && !settings.packages.is_empty() {
+        let packages = packages::load(&settings.packages)
+            .map_err(|error| CliError::failed(error.to_string()))?;
+        let demo = demo::reference().gvk;
+        if !packages.iter().any(|package| *package.gvk() == demo) {
+            return Err(CliError::usage(format!(
+                "the demo is a {}, which none of the given packages makes: add --no-demo, or --package redis",
+                demo.kind
+            )));
+        }
     }
     let metrics = match &settings.metrics_addr {
         Some(address) => run::metrics_address(address)?,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     Settings,
     blocker::{Sight, blocker, pod_state},
-    demo,
+    demo, hints,
     local::LocalCluster,
 };
 use crate::{
@@ -201,14 +201,14 @@ async fn inside(
     if !settings.once {
         match &outcome {
             Ok(()) => {
-                tell(settings, local);
+                tell(settings, local).await;
                 stop_signal().await;
             }
             // The cluster stays, so that one can see why.
             Err(error @ CliError::Failed { .. }) => {
                 say("");
                 say(&error.to_string());
-                tell(settings, local);
+                tell(settings, local).await;
                 stop_signal().await;
             }
             Err(_) => {}
@@ -359,27 +359,16 @@ fn say(line: &str) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// The text as one word of a shell's command line.
-fn shell_word(text: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%,".contains(letter);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 /// How to connect, and what to try.
-fn tell(settings: &Settings, local: &LocalCluster) {
+async fn tell(settings: &Settings, local: &LocalCluster) {
     let bold = anstyle::Style::new().bold();
     let kubeconfig =
         std::path::absolute(&local.kubeconfig).unwrap_or_else(|_error| local.kubeconfig.clone());
-    let kubeconfig = shell_word(&kubeconfig.to_string_lossy());
-    let whom = if found_without_help(&settings.data_dir) {
-        "for kubectl; libretto finds it by itself"
-    } else {
-        "for kubectl and libretto, in another terminal"
-    };
+    let found = found_without_help(&settings.data_dir);
+    // Without an answer the hint names whom it was at first.
+    let kube = Kube::new(local.client.clone());
+    let demo = kube.get(&demo::reference()).await;
+    let demo = demo.ok().flatten().unwrap_or_default();
     say("");
     say(&format!(
         "{bold}The cluster is at {}.{bold:#} Ctrl-C stops it; its state is kept in {}.",
@@ -387,37 +376,17 @@ fn tell(settings: &Settings, local: &LocalCluster) {
         settings.data_dir.display()
     ));
     say("");
-    say(&format!("  export KUBECONFIG={kubeconfig}"));
-    say(&format!("      {whom}"));
-    if settings.demo {
-        say("  libretto get rediscluster,pods,svc        what there is");
-        say("  libretto describe rediscluster test       its conditions and events");
-        for line in [
-            "  libretto exec redis-cluster-test-1 -- redis-cli -h redis-sentinel-test -p 26379 \\",
-            "      sentinel get-master-addr-by-name mymaster  ask a Sentinel who the master is",
-            "  libretto delete pod/redis-cluster-test-0 --now kill the master, ask again, and see",
-            "  libretto events --for rediscluster/test        what happened",
-        ] {
-            say(line);
-        }
-        say("  libretto query \"SELECT name, phase, ip FROM pods\"   ask in SQL");
+    let master = settings
+        .demo
+        .then(|| demo["status"]["masterPod"].as_str().unwrap_or(hints::FIRST));
+    for line in hints::hints(
+        &hints::program(),
+        &kubeconfig.to_string_lossy(),
+        found,
+        master,
+    ) {
+        say(&line);
     }
     say("");
     say("This is not Kubernetes: docs/devcluster.md lists where it differs.");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_printed_can_be_pasted() {
-        for (text, word) in [
-            ("/tmp/x-1/kubeconfig", "/tmp/x-1/kubeconfig"),
-            ("/home/a b/k", "'/home/a b/k'"),
-            ("/it's", r"'/it'\''s'"),
-        ] {
-            assert_eq!(shell_word(text), word);
-        }
-    }
 }
