@@ -13,6 +13,8 @@ static BUNDLED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../packages"
 pub enum PackageError {
     #[error("no package named {name:?} comes with libretto; there are: {known}")]
     Unknown { name: String, known: String },
+    #[error("there is no folder {path}")]
+    NoFolder { path: String },
     #[error("{path} is not a package: it has no package.yaml")]
     NotAPackage { path: String },
     #[error("read {path}: {source}")]
@@ -80,6 +82,12 @@ pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
     }
     if path.is_dir() {
         return Err(PackageError::NotAPackage {
+            path: place.to_owned(),
+        });
+    }
+    // A name has no slash.
+    if place.contains('/') || place.starts_with('.') {
+        return Err(PackageError::NoFolder {
             path: place.to_owned(),
         });
     }
@@ -164,6 +172,8 @@ mod tests {
         assert!(matches!(error, PackageError::NotAPackage { .. }));
         let error = files("no-such-package").unwrap_err();
         assert!(error.to_string().contains("comes with libretto"), "{error}");
+        let error = files("./nosuch").unwrap_err();
+        assert_eq!(error.to_string(), "there is no folder ./nosuch");
     }
 
     #[test]

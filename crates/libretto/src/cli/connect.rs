@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use libretto_actions::kube::Kube;
 
 use crate::cli::{
@@ -71,7 +71,8 @@ impl Cluster {
 /// A client of the cluster that the user means.
 pub(crate) async fn client(args: &ClusterArgs) -> Result<kube::Client, CliError> {
     let config = match kubeconfig(args)? {
-        Some(kubeconfig) => {
+        Some((kubeconfig, from)) => {
+            known_context(&kubeconfig, args.context.as_deref(), &from)?;
             let options = KubeConfigOptions {
                 context: args.context.clone(),
                 ..KubeConfigOptions::default()
@@ -100,14 +101,16 @@ pub(crate) fn client_of(mut config: kube::Config) -> Result<kube::Client, CliErr
     kube::Client::try_from(config).map_err(|error| CliError::failed(format!("kubeconfig: {error}")))
 }
 
-fn kubeconfig(args: &ClusterArgs) -> Result<Option<Kubeconfig>, CliError> {
+/// With what it was read from, for messages.
+fn kubeconfig(args: &ClusterArgs) -> Result<Option<(Kubeconfig, String)>, CliError> {
+    let named = |path: &Path, kubeconfig| Some((kubeconfig, path.display().to_string()));
     if let Some(path) = &args.kubeconfig {
-        return read(path).map(Some);
+        return Ok(named(path, read(path)?));
     }
     if let Some(value) = std::env::var_os("KUBECONFIG")
         && let Some(kubeconfig) = merged(&value)?
     {
-        return Ok(Some(kubeconfig));
+        return Ok(Some((kubeconfig, value.to_string_lossy().into_owned())));
     }
     let data_dir = std::env::var_os("LIBRETTO_DATA_DIR")
         .map(PathBuf::from)
@@ -117,7 +120,7 @@ fn kubeconfig(args: &ClusterArgs) -> Result<Option<Kubeconfig>, CliError> {
     if local.is_file() {
         let kubeconfig = read(&local)?;
         if alive(&kubeconfig) {
-            return Ok(Some(kubeconfig));
+            return Ok(named(&local, kubeconfig));
         }
     }
     let Some(home) = std::env::home_dir() else {
@@ -125,7 +128,7 @@ fn kubeconfig(args: &ClusterArgs) -> Result<Option<Kubeconfig>, CliError> {
     };
     let default = home.join(".kube/config");
     if default.is_file() {
-        return read(&default).map(Some);
+        return Ok(named(&default, read(&default)?));
     }
     Ok(None)
 }
@@ -177,8 +180,39 @@ fn merged(value: &OsStr) -> Result<Option<Kubeconfig>, CliError> {
 }
 
 fn read(path: &Path) -> Result<Kubeconfig, CliError> {
-    Kubeconfig::read_from(path)
-        .map_err(|error| CliError::failed(format!("kubeconfig {}: {error}", path.display())))
+    Kubeconfig::read_from(path).map_err(|error| {
+        // The client's own words name the file a second time.
+        let reason = match &error {
+            KubeconfigError::ReadConfig(reason, _) => reason.to_string(),
+            other => other.to_string(),
+        };
+        CliError::failed(format!("kubeconfig {}: {reason}", path.display()))
+    })
+}
+
+/// The context that is asked for, by name or as the current one, is there.
+fn known_context(kubeconfig: &Kubeconfig, asked: Option<&str>, from: &str) -> Result<(), CliError> {
+    let Some(name) = asked.or(kubeconfig.current_context.as_deref()) else {
+        return Ok(());
+    };
+    let mut known: Vec<&str> = kubeconfig
+        .contexts
+        .iter()
+        .map(|context| context.name.as_str())
+        .collect();
+    if name.is_empty() || known.contains(&name) {
+        return Ok(());
+    }
+    known.sort_unstable();
+    let current = if asked.is_some() { "" } else { "current " };
+    Err(CliError::failed(format!(
+        "kubeconfig {from} has no {current}context {name:?}"
+    ))
+    .hint(if known.is_empty() {
+        "it has no context at all".to_owned()
+    } else {
+        format!("it has: {}", known.join(", "))
+    }))
 }
 
 /// Somebody listens where the kubeconfig points.
@@ -221,6 +255,30 @@ mod tests {
         let error = of(&[&missing]).unwrap_err().to_string();
         assert!(error.contains("does not exist"), "{error}");
         assert!(merged(OsStr::new("")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_context_that_is_not_there_is_told_with_those_that_are() {
+        let kubeconfig = Kubeconfig::from_yaml(
+            "contexts:\n- {name: b, context: {cluster: x}}\n- {name: a, context: {cluster: x}}\n",
+        )
+        .unwrap();
+        assert!(known_context(&kubeconfig, Some("a"), "f").is_ok());
+        assert!(known_context(&kubeconfig, None, "f").is_ok());
+        let error = known_context(&kubeconfig, Some("c"), "/k").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "kubeconfig /k has no context \"c\"\n  hint: it has: a, b"
+        );
+    }
+
+    #[test]
+    fn a_file_is_named_once() {
+        let error = read(Path::new("/nope")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "kubeconfig /nope: No such file or directory (os error 2)"
+        );
     }
 
     #[test]

@@ -50,6 +50,10 @@ impl CliError {
     pub(crate) fn call(what: &str, error: &CallError) -> Self {
         let failed = Self::failed(format!("{what}: {error}"));
         match error {
+            // Somebody answers, and it is not whom the kubeconfig was written for.
+            CallError::Unreachable(reason) if reason.contains("certificate") => failed.hint(
+                "the kubeconfig is of another cluster, or of this one before it was made anew: its certificate authority does not know who answers there",
+            ),
             CallError::Unreachable(_) => failed.hint(
                 "is the cluster running? `libretto up` starts one; --kubeconfig names another",
             ),
@@ -57,6 +61,17 @@ impl CliError {
                 failed.hint("the credentials in the kubeconfig are not accepted")
             }
             _ => failed,
+        }
+    }
+
+    /// Names the help of the command it is about.
+    #[must_use]
+    pub(crate) fn of_command(self, command: &str) -> Self {
+        match self {
+            Self::Usage(message) if !message.contains("--help") => {
+                Self::Usage(format!("{message}\n\nSee `{command} --help`."))
+            }
+            other => other,
         }
     }
 

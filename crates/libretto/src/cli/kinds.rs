@@ -59,9 +59,33 @@ impl Kinds {
                 let error = CliError::failed(format!("the cluster serves no kind called {word:?}"));
                 match self.similar(&word) {
                     Some(similar) => error.hint(format!("did you mean {similar:?}?")),
-                    None => error.hint("`kubectl api-resources` lists what it serves; a package's kinds appear once it is installed"),
+                    None => error.hint(self.told()),
                 }
             })
+    }
+
+    /// What there is beside Kubernetes' own kinds.
+    fn told(&self) -> String {
+        let mut own: Vec<String> = self
+            .0
+            .iter()
+            .map(|resource| &resource.api)
+            .filter(|api| api.group.contains('.') && !api.group.ends_with(".k8s.io"))
+            .map(|api| format!("{}.{}", api.plural, api.group))
+            .collect();
+        own.dedup();
+        if own.is_empty() {
+            return "it serves Kubernetes' own kinds only; a package's kind is there once the package is installed".to_owned();
+        }
+        // More would hide the message.
+        if own.len() > 20 {
+            own.truncate(20);
+            own.push("and more".to_owned());
+        }
+        format!(
+            "beside Kubernetes' own kinds it serves {}; a package's kind is there once the package is installed",
+            own.join(", ")
+        )
     }
 
     /// Kinds of a category, such as `all`.

@@ -29,7 +29,7 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use error::CliError;
 
@@ -39,11 +39,11 @@ const ABOUT: &str = "Operators for Kubernetes, written as data.";
 
 const EXAMPLES: &str = "\
 Examples:
-  libretto up                                  start a cluster on this machine, with a Redis in it
-  libretto install | kubectl apply -f -        run the operators in a cluster, as a Deployment
-  libretto run                                 run them from here, in the cluster of your kubeconfig
-  libretto get rediscluster -A                 list objects of a kind, as kubectl does
-  libretto query \"SELECT name, phase FROM pods\"  ask the cluster in SQL
+  libretto up                                      # start a cluster on this machine, with a Redis in it
+  libretto install | kubectl apply -f -            # run the operators in a cluster, as a Deployment
+  libretto run                                     # run them from here, in the cluster of your kubeconfig
+  libretto get rediscluster -A                     # list objects of a kind, as kubectl does
+  libretto query \"SELECT name, phase FROM pods\"   # ask the cluster in SQL
 
 Exit codes: 0 done, 1 it did not work, 2 wrong usage, 130 interrupted.
 The cluster is the first of: --kubeconfig, $KUBECONFIG, a running `libretto up`, ~/.kube/config.";
@@ -154,8 +154,11 @@ impl Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command()
+        .try_get_matches()
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, spoken(&matches))));
+    let (cli, command) = match parsed {
+        Ok(parsed) => parsed,
         // Help and version are "errors" with exit code 0; a broken pipe while printing them is nobody's concern.
         Err(error) => {
             let _ = error.print();
@@ -166,10 +169,23 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = error.of_command(&command);
             error.print();
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// `libretto package lint`: the command as its help is asked for.
+fn spoken(matches: &clap::ArgMatches) -> String {
+    let mut command = "libretto".to_owned();
+    let mut matches = matches;
+    while let Some((name, inner)) = matches.subcommand() {
+        command.push(' ');
+        command.push_str(name);
+        matches = inner;
+    }
+    command
 }
 
 fn prepare(cli: &Cli) -> Result<Config, CliError> {

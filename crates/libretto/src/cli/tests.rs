@@ -110,6 +110,48 @@ fn errors_are_one_message_with_a_hint() {
 }
 
 #[test]
+fn what_help_shows_can_be_pasted() {
+    fn check(command: &clap::Command, seen: &mut usize) {
+        let help = command.get_after_help().map(ToString::to_string);
+        for line in help.iter().flat_map(|help| help.lines()) {
+            let Some(example) = line.strip_prefix("  libretto ") else {
+                continue;
+            };
+            *seen += 1;
+            // The command, and after a `#` what it is for.
+            let command = example.split(" # ").next().unwrap_or_default();
+            assert!(!command.trim_end().contains("  "), "{line}");
+            let words = command.replace("SELECT ", "").replace(", ", "");
+            let words = words.split(['|', '>']).next().unwrap_or_default();
+            let words: Vec<&str> = words.split_whitespace().collect();
+            if !words.contains(&"query") {
+                let line = std::iter::once("libretto").chain(words);
+                Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{example}: {error}"));
+            }
+        }
+        for sub in command.get_subcommands() {
+            check(sub, seen);
+        }
+    }
+    let mut seen = 0;
+    check(&Cli::command(), &mut seen);
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_is_another_cluster() {
+    use libretto_actions::kube::CallError;
+    let hint =
+        |reason: &str| CliError::call("x", &CallError::Unreachable(reason.to_owned())).to_string();
+    let other = hint("client error (Connect): invalid peer certificate: UnknownIssuer");
+    assert!(
+        other.contains("of another cluster") && !other.contains("running?"),
+        "{other}"
+    );
+    assert!(hint("connection refused").contains("is the cluster running?"));
+}
+
+#[test]
 fn the_main_help_reads() {
     let help = Cli::command().render_help().to_string();
     for command in ["up", "run", "query", "package", "port-forward"] {
@@ -165,4 +207,12 @@ fn once_without_a_demo_names_the_right_help() {
     let error = CliError::usage("--once …; see `libretto up --help`");
     assert!(!error.to_string().contains("libretto --help"));
     assert!(CliError::usage("x").to_string().contains("libretto --help"));
+    let matches = Cli::command()
+        .try_get_matches_from(["libretto", "package", "lint", "x"])
+        .unwrap();
+    let error = CliError::usage("x").of_command(&spoken(&matches));
+    assert_eq!(
+        error.to_string(),
+        "x\n\nSee `libretto package lint --help`."
+    );
 }
