@@ -49,10 +49,12 @@ impl Traffic {
                 let starting = message.is_some_and(|message| {
                     message.contains("RBAC: ") && message.ends_with(" not found")
                 });
-                (400..500).contains(&code)
-                    && !matches!(code, 409 | 429)
-                    && !(code == 404 && request["verb"] == "get")
-                    && !(code == 403 && starting)
+                match code {
+                    409 | 429 => false,
+                    404 => request["verb"] != "get",
+                    403 => !starting,
+                    _ => (400..500).contains(&code),
+                }
             })
             .map(describe)
             .collect()
