@@ -42,9 +42,6 @@ impl Engine {
             settled: false,
             rules: Vec::new(),
         };
-        if snapshot.cr("deleting").is_true() {
-            return plan;
-        }
         let intent = |rule: &str, key: &str, fingerprint: String, effect: Effect| Intent {
             instance: snapshot.instance.clone(),
             rule: rule.to_owned(),
@@ -53,7 +50,8 @@ impl Engine {
             effect,
         };
         let rule = self.package().status.as_ref();
-        let shown = rule.is_none_or(|rule| rule.runtime);
+        // Nobody reads the status of what is going; the event says why it does not go.
+        let shown = rule.is_none_or(|rule| rule.runtime) && !snapshot.cr("deleting").is_true();
         let status = shown
             .then(|| status::stalled(snapshot, rule, REASON_KIND_NOT_SERVED, message, now))
             .flatten();

@@ -218,7 +218,7 @@ pub async fn watch(
 fn tell_unserved(driver: &Driver, gvk: &Gvk) {
     let packages = driver.tables.packages_of(gvk);
     notice::warn(&format!(
-        "{}; until it is served, nothing is done by {} {}",
+        "{} Until it is served, nothing is done by {} {}",
         CallError::NotServed(gvk.clone()),
         if packages.len() == 1 {
             "package"

@@ -244,6 +244,18 @@ fn an_instance_whose_kind_is_missing_says_so_and_heals() {
     assert_eq!(plan.intents, []);
     f.settle();
     assert_eq!(status(&f), healthy);
+    // What is going and cannot says why, too.
+    let reference = f.world.find("Thing/demo").unwrap();
+    f.world.update(&reference, |thing| {
+        thing["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    });
+    f.deliver();
+    let snapshot = f.mirror.snapshot("demo", "cr-uid").unwrap().unwrap();
+    let plan = f
+        .engine
+        .blocked(&snapshot, &f.ledger, f.now, 7, "no Widget");
+    let done: Vec<String> = plan.intents.iter().map(shown).collect();
+    assert_eq!(done, ["event KindNotServed: no Widget"]);
 }
 
 const READINESS: &str = "
