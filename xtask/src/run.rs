@@ -205,3 +205,40 @@ pub(crate) fn step(name: &str, action: impl FnOnce() -> Result<(), String>) -> R
     ));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_take_over_is_told() {
+        let error = hand_over(&mut Command::new("/no/such/libretto"));
+        assert!(
+            error.starts_with("start /no/such/libretto: No such file"),
+            "{error}"
+        );
+    }
+
+    /// In a child: the shell that takes over must be the process that was started.
+    #[test]
+    fn the_other_program_is_the_process_that_was_started() {
+        if std::env::var_os("TAKE_OVER").is_some() {
+            panic!("{}", hand_over(Command::new("sh").args(["-c", "echo $$"])));
+        }
+        let this = std::env::current_exe().expect("a test has a program");
+        let child = Command::new(this)
+            .args([
+                "--exact",
+                "run::tests::the_other_program_is_the_process_that_was_started",
+                "--nocapture",
+            ])
+            .env("TAKE_OVER", "1")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs already");
+        let pid = child.id().to_string();
+        let said = child.wait_with_output().expect("it ends").stdout;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.lines().any(|line| line == pid), "{pid} not in {said}");
+    }
+}
