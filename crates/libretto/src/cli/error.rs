@@ -51,7 +51,7 @@ impl CliError {
         let failed = Self::failed(format!("{what}: {error}"));
         match error {
             // Somebody answers, and it is not whom the kubeconfig was written for.
-            CallError::Unreachable(reason) if reason.contains("certificate") => failed.hint(
+            CallError::Unreachable(reason) if of_another(reason) => failed.hint(
                 "the kubeconfig is of another cluster, or of this one before it was made anew: its certificate authority does not know who answers there",
             ),
             CallError::Unreachable(_) => failed.hint(
@@ -96,6 +96,14 @@ impl CliError {
         // Nowhere is left to report that standard error does not work.
         let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {text}");
     }
+}
+
+/// The certificate of who answers does not follow from the kubeconfig's authority; one that is merely too old does.
+fn of_another(reason: &str) -> bool {
+    reason.contains("certificate")
+        && ["UnknownIssuer", "BadSignature", "NotValidForName"]
+            .iter()
+            .any(|kind| reason.contains(kind))
 }
 
 impl fmt::Display for CliError {
