@@ -1,11 +1,13 @@
 //! Scenarios with real software: a `libretto` process of their own, a real API, real Redis processes in its pods.
 //!
 //! - [`cluster`] starts, kills and restarts the program under test.
+//! - [`likeness`] compares the embedded cluster with Kubernetes, answer by answer.
 //! - [`pods`] runs commands in pods and kills their processes from outside.
 //! - [`redis`] knows what a healthy RedisCluster must look like, seen from clients.
 //! - [`wait`] waits for conditions; nothing here sleeps for a fixed time.
 
 pub mod cluster;
+pub mod likeness;
 pub mod pods;
 pub mod redis;
 pub mod wait;
