@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{body::Body, extract::Request, response::Response};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -60,15 +61,23 @@ type Catalogue = BTreeMap<String, BTreeMap<String, Vec<Entry>>>;
 pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Response, ApiError> {
     match route {
         Route::OpenApiIndex => {
-            return Ok(body::json(
+            // Upstream forgets to say that it is JSON.
+            return Ok(body::typed(
                 StatusCode::OK,
+                "text/plain; charset=utf-8",
                 &openapi::index(&api.registry().served()),
             ));
         }
         Route::OpenApi(group, version) => {
-            return openapi::document(group, version, &api.registry().served())
-                .map(|document| body::json(StatusCode::OK, &document))
-                .ok_or_else(ApiError::unknown_resource);
+            let document = openapi::document(group, version, &api.registry().served());
+            return Ok(document.map_or_else(
+                || {
+                    let mut nothing = Response::new(Body::empty());
+                    *nothing.status_mut() = StatusCode::NOT_FOUND;
+                    nothing
+                },
+                |document| body::json(StatusCode::OK, &document),
+            ));
         }
         Route::OpenApiV2 => {
             return Err(ApiError::new(
@@ -104,9 +113,7 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
             ))
         }
         Route::Group(group) => {
-            let versions = catalogue
-                .get(group)
-                .ok_or_else(ApiError::unknown_resource)?;
+            let versions = catalogue.get(group).ok_or_else(ApiError::unknown_path)?;
             let mut answer = legacy_group(group, versions);
             answer["kind"] = "APIGroup".into();
             answer["apiVersion"] = "v1".into();
@@ -115,7 +122,8 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
         Route::GroupVersion(group, version) => {
             let entries = catalogue
                 .get(group)
-                .and_then(|versions| versions.get(version))
+                .ok_or_else(ApiError::unknown_path)?
+                .get(version)
                 .ok_or_else(ApiError::unknown_resource)?;
             Ok(body::json(
                 StatusCode::OK,
@@ -124,6 +132,17 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
         }
         _ => Err(ApiError::unknown_resource()),
     }
+}
+
+/// Whether any version of a group is served.
+pub(super) fn serves(api: &Api, group: &str) -> bool {
+    group.is_empty()
+        || REVIEWS.iter().any(|(own, ..)| *own == group)
+        || api
+            .registry()
+            .all()
+            .iter()
+            .any(|resource| resource.group == group)
 }
 
 fn catalogue(api: &Api) -> Catalogue {
@@ -230,6 +249,9 @@ fn legacy_resources(group: &str, version: &str, entries: &[Entry]) -> Value {
         if !entry.categories.is_empty() {
             resource["categories"] = json!(entry.categories);
         }
+        if entry.verbs.len() > 1 {
+            resource["storageVersionHash"] = storage_hash(group, version, entry).into();
+        }
         resources.push(resource);
         for sub in &entry.subresources {
             let mut resource = json!({
@@ -243,7 +265,20 @@ fn legacy_resources(group: &str, version: &str, entries: &[Entry]) -> Value {
             resources.push(resource);
         }
     }
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": resources})
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
+    // Upstream leaves it out for the core group only.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    list
+}
+
+/// Tells clients when the stored form of a resource changes: upstream's digest of group, version and kind.
+fn storage_hash(group: &str, version: &str, entry: &Entry) -> String {
+    // Both kinds of events are stored as those of the core group.
+    let group = if entry.kind == "Event" { "" } else { group };
+    let digest = Sha256::digest(format!("{group}/{version}/{}", entry.kind).as_bytes());
+    STANDARD.encode(&digest[..8])
 }
 
 fn aggregated(request: &Request, catalogue: &Catalogue, wanted: impl Fn(&str) -> bool) -> Response {
@@ -261,7 +296,12 @@ fn aggregated(request: &Request, catalogue: &Catalogue, wanted: impl Fn(&str) ->
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+            let metadata = if group.is_empty() {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     let list = json!({

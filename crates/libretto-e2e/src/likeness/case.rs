@@ -238,7 +238,10 @@ impl Case {
 /// Reads one file; its variants have become cases.
 pub fn read(file: &FilePath) -> Step<CaseFile> {
     let read = || -> Step<CaseFile> {
-        let mut file: CaseFile = serde_saphyr::from_str(&fs::read_to_string(file)?)?;
+        // As in YAML 1.2, `y` and `on` are texts.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let text = fs::read_to_string(file)?;
+        let mut file: CaseFile = serde_saphyr::from_str_with_options(&text, options)?;
         file.cases = file
             .cases
             .into_iter()

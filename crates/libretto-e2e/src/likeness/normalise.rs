@@ -52,7 +52,8 @@ fn patterns() -> Vec<(String, &'static str)> {
 fn patterns_of_print() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\b(\d+(\.\d+)?(ms|d|h|m|s))+\b", "{age}"),
-        (r#"resourceVersion: "\d+""#, r#"resourceVersion: "{rv}""#),
+        (r#"("?resourceVersion"?): "\d+""#, r#"$1: "{rv}""#),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [+-]\d{4}", "{time}"),
         // Columns are as wide as what stands in them.
         (r"(\S) {2,}", "$1  "),
         (r"\s+$", ""),
@@ -142,6 +143,17 @@ impl Normaliser {
                     ["operation", "manager", "apiVersion", "subresource"]
                         .map(|part| item[part].as_str().unwrap_or_default().to_owned())
                 });
+                items.into()
+            }
+            // Their order is that of a map in Go.
+            Value::Array(items)
+                if key == "causes"
+                    && items
+                        .iter()
+                        .all(|item| item["reason"] == "FieldManagerConflict") =>
+            {
+                let mut items: Vec<_> = items.iter().map(|item| self.field("", item)).collect();
+                items.sort_by_key(Value::to_string);
                 items.into()
             }
             Value::Array(items) if key == "cells" => items

@@ -339,7 +339,7 @@ async fn watch(place: &Place, step: &CaseStep, words: &mut Words) -> Step<Value>
             continue;
         }
         let mut event = words.normaliser.document(&event);
-        if let Some(places) = &step.show {
+        if let (Some(places), true) = (&step.show, event.is_object()) {
             event["object"] = project(&event["object"], places)?;
         }
         events.push(event);

@@ -80,7 +80,34 @@ fn built_in(name: &str, new: &Value, old: Option<&Value>, errors: &mut Errors) {
         "apps.v1.ControllerRevision" => immutable(new, old, "data", errors),
         "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => role_ref(new, old, errors),
         "networking.v1.Ingress" => service::ingress(new, errors),
+        "coordination.v1.Lease" => lease(new, errors),
+        "core.v1.Event" => event(new, errors),
         _ => {}
+    }
+}
+
+fn lease(new: &Value, errors: &mut Errors) {
+    let duration = at(new, "spec.leaseDurationSeconds");
+    if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
+        errors.push(invalid(
+            "spec.leaseDurationSeconds",
+            duration,
+            "must be greater than 0",
+        ));
+    }
+    not_negative(new, "spec.leaseTransitions", errors);
+}
+
+/// Events are about objects of their own namespace, or of none.
+fn event(new: &Value, errors: &mut Errors) {
+    let about = at(new, "involvedObject.namespace");
+    let own = at(new, "metadata.namespace");
+    if about.as_str().is_some_and(|about| !about.is_empty()) && about != own {
+        errors.push(invalid(
+            "involvedObject.namespace",
+            about,
+            "does not match event.namespace",
+        ));
     }
 }
 
