@@ -113,7 +113,7 @@ pub(super) fn failure(error: &ApiError) -> Response {
     }
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &error.status());
-    if matches!(error.code, 429 | 503 | 504) {
+    if error.code == 503 || !error.details["retryAfterSeconds"].is_null() {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -23,6 +23,22 @@ use crate::{
 /// Upstream's warning, word for word: clients know it.
 const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
+/// Resources whose deletion is answered with the object: those that had it so before there was a rule.
+const RETURNED: &[&str] = &[
+    "csidrivers",
+    "csinodes",
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+    "storageclasses",
+    "volumeattachments",
+];
+
 /// `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FieldValidation {
@@ -288,6 +304,12 @@ impl Call<'_> {
             }
             (Some("eviction"), "POST", true) if self.is("", "pods") => {
                 let eviction = body::object(&media_type, bytes)?;
+                let named = eviction["metadata"]["name"].as_str().unwrap_or_default();
+                if named != self.name() {
+                    return Err(ApiError::bad_request(
+                        "name in URL does not match name in Eviction object",
+                    ));
+                }
                 let options = delete_options(&eviction["deleteOptions"], self.query)?;
                 self.shared
                     .api
@@ -542,7 +564,10 @@ impl Call<'_> {
             self.shared
                 .api
                 .delete_object(self.gvr, self.namespace(), self.name(), options)?;
-        if !removed {
+        // Some resources answer with what they were.
+        let shown = ["", "storage.k8s.io"].contains(&self.resource.group.as_str())
+            && RETURNED.contains(&self.resource.plural.as_str());
+        if !removed || shown {
             let form = negotiate::form(&self.headers)?;
             return listing::one(form, &self.resource, self.version(), self.query, &object);
         }

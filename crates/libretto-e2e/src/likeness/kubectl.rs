@@ -33,6 +33,10 @@ fn program() -> Step<PathBuf> {
 pub(super) async fn run(place: &Place, step: &CaseStep, words: &Words) -> Step<Value> {
     let arguments = split(&words.fill(step.kubectl.as_deref().unwrap_or_default())?)?;
     let mut command = tokio::process::Command::new(program()?);
+    // In front: behind `--` it would be the argument of a command in a pod.
+    if let Some(namespace) = words.get("ns") {
+        command.arg("--namespace").arg(namespace);
+    }
     command
         .args(&arguments)
         .env("KUBECONFIG", &place.kubeconfig)
@@ -41,9 +45,6 @@ pub(super) async fn run(place: &Place, step: &CaseStep, words: &Words) -> Step<V
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if let Some(namespace) = words.get("ns") {
-        command.arg("--namespace").arg(namespace);
-    }
     for (name, value) in &step.env {
         command.env(name, words.fill(value)?);
     }

@@ -69,6 +69,7 @@ pub struct Normaliser {
     print: Vec<(Regex, String)>,
     own: Vec<(Regex, String)>,
     age: Regex,
+    suffix: Regex,
 }
 
 impl Normaliser {
@@ -92,6 +93,7 @@ impl Normaliser {
                 .iter()
                 .map(|replace| compiled(&replace.pattern, &replace.with))
                 .collect::<Step<_>>()?,
+            suffix: Regex::new(&format!("^{SAFE}{{5}}$"))?,
             age: Regex::new(r"^((\d+[ydhms]){1,2}|<invalid>)( \(.* ago\))?$")?,
         })
     }
@@ -171,7 +173,10 @@ impl Normaliser {
                     .collect();
                 if let Some(prefix) = fields.get("generateName").and_then(Value::as_str)
                     && let Some(name) = fields.get("name").and_then(Value::as_str)
-                    && name.starts_with(prefix)
+                    && (name == format!("{prefix}{{suffix}}")
+                        || name
+                            .strip_prefix(prefix)
+                            .is_some_and(|rest| self.suffix.is_match(rest)))
                 {
                     let name = format!("{prefix}{{suffix}}");
                     fields.insert("name".to_owned(), name.into());
@@ -186,7 +191,9 @@ impl Normaliser {
         match key {
             "resourceVersion" if !matches!(text, "" | "0") => "{rv}".into(),
             "continue" if !text.is_empty() => "{continue}".into(),
-            "pod-template-hash" | "controller-revision-hash" if !text.contains('-') => {
+            "pod-template-hash" | "controller-revision-hash" | "controller.kubernetes.io/hash"
+                if !text.contains('-') =>
+            {
                 "{hash}".into()
             }
             "nodeName" | "kubernetes.io/hostname" if self.nodes.iter().any(|node| node == text) => {

@@ -59,14 +59,23 @@ impl Place {
             .as_str()
             .unwrap_or_default()
             .clone_into(&mut place.version);
-        let nodes = place.json(Method::GET, "/api/v1/nodes", None).await?;
-        place.nodes = nodes["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|node| node["metadata"]["name"].as_str())
-            .map(str::to_owned)
-            .collect();
+        let (nodes, _) = wait::until("a node is there", NAMESPACE_LIMIT, || async {
+            let list = place.json(Method::GET, "/api/v1/nodes", None).await?;
+            let nodes: Vec<String> = list["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|node| node["metadata"]["name"].as_str())
+                .map(str::to_owned)
+                .collect();
+            if nodes.is_empty() {
+                Err(Failure::from("there is none"))
+            } else {
+                Ok(nodes)
+            }
+        })
+        .await?;
+        place.nodes = nodes;
         Ok(place)
     }
 

@@ -120,7 +120,8 @@ fn omitted(node: &Node, name: &str, value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     };
-    if !empty || node.target().required.iter().any(|one| &**one == name) {
+    // An empty list of finalizers is the wish to let a namespace go.
+    if !empty || name == "finalizers" || node.target().required.iter().any(|one| &**one == name) {
         return false;
     }
     match node.field(name) {
