@@ -17,6 +17,16 @@ impl Api {
         let target = self.resolve(gvr)?;
         let paths = scale_paths(&target)?;
         let object = self.get(gvr, namespace, name)?;
+        let pointer = paths.spec_replicas.replace('.', "/");
+        if target.resource.custom.is_some() && object.pointer(&pointer).is_none() {
+            let why = format!(
+                "the spec replicas field {:?} does not exist",
+                paths.spec_replicas
+            );
+            let mut error = ApiError::internal(format!("Internal error occurred: {why}"));
+            error.details = json!({"causes": [{"message": why}]});
+            return Err(error);
+        }
         Ok(view(&object, &paths))
     }
 
@@ -176,9 +186,14 @@ fn view(object: &Value, paths: &ScalePaths) -> Value {
             "uid": object["metadata"]["uid"], "resourceVersion": object["metadata"]["resourceVersion"],
             "creationTimestamp": object["metadata"]["creationTimestamp"],
         },
-        "spec": {"replicas": at(&paths.spec_replicas).as_i64().unwrap_or(0)},
+        "spec": {},
         "status": {"replicas": at(&paths.status_replicas).as_i64().unwrap_or(0)},
     });
+    // None is written as nothing.
+    let wanted = at(&paths.spec_replicas).as_i64().unwrap_or(0);
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
+    }
     let selector = paths.selector.as_deref().map(at);
     match selector {
         Some(Value::String(text)) => scale["status"]["selector"] = text.as_str().into(),

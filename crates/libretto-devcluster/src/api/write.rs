@@ -146,6 +146,7 @@ impl Api {
                 let patched = write.patched(live, patch)?;
                 let shown = change.unwrap_or_else(|| patched.to_string());
                 write.decode_patched(&patched, &shown)?;
+                write.same_uid(name, live, &patched)?;
                 (patched, Ownership::Track)
             }
             (_, None) => unreachable!("only apply continues without a live object"),
@@ -335,6 +336,20 @@ impl Write<'_> {
             shown,
             &format!("strict decoding error: {}", unknown.join(", ")),
         ))
+    }
+
+    /// A patch may not give the object another uid; in a replacement that is a condition instead.
+    fn same_uid(&self, name: &str, live: &Value, patched: &Value) -> Result<(), ApiError> {
+        let uid = metadata::text(patched, "uid");
+        if uid.is_empty() || uid == metadata::text(live, "uid") {
+            return Ok(());
+        }
+        let error = FieldError {
+            reason: "FieldValueInvalid",
+            field: "metadata.uid".to_owned(),
+            message: format!("Invalid value: {uid:?}: field is immutable"),
+        };
+        Err(self.invalid(name, &[error.clone(), error]))
     }
 
     /// Wrong JSON types in an object of the right kind.
@@ -554,13 +569,6 @@ impl Write<'_> {
         errors.extend(admission::prepare(self.api, &resource, &mut object, None)?);
         errors.extend(metadata::validate(&resource, &object));
         errors.extend(self.schema.validate(&object, None));
-        // Upstream looks at metadata twice, and lists what it finds as often.
-        let again: Vec<FieldError> = errors
-            .iter()
-            .filter(|error| error.field.starts_with("metadata.") && error.field != "metadata.name")
-            .cloned()
-            .collect();
-        errors.extend(again);
         if !errors.is_empty() {
             return Err(self.invalid(&name, &errors));
         }

@@ -37,6 +37,7 @@ pub(super) fn validate(
         matches!(
             error.reason,
             "FieldValueRequired"
+                | "FieldValueNotSupported"
                 | "FieldValueTooLong"
                 | "FieldValueTooMany"
                 | "FieldValueTypeInvalid"

@@ -33,6 +33,18 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
+/// The same, in the order in which upstream happens to name them for custom resources.
+const CUSTOM_VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
+
 /// One resource of one version as discovery shows it.
 #[derive(Debug)]
 struct Entry {
@@ -216,7 +228,11 @@ fn entry(resource: &Resource, version: &Version) -> Entry {
         namespaced: resource.namespaced,
         short_names: resource.short_names.clone(),
         categories: resource.categories.clone(),
-        verbs: VERBS,
+        verbs: if resource.custom.is_some() {
+            CUSTOM_VERBS
+        } else {
+            VERBS
+        },
         subresources,
     }
 }
@@ -275,7 +291,12 @@ fn legacy_resources(group: &str, version: &str, entries: &[Entry]) -> Value {
 
 /// Tells clients when the stored form of a resource changes: upstream's digest of group, version and kind.
 fn storage_hash(group: &str, version: &str, entry: &Entry) -> String {
-    // Both kinds of events are stored as those of the core group.
+    // As long as definitions are stored in their first form, and both kinds of events as those of the core group.
+    let version = if entry.kind == "CustomResourceDefinition" {
+        "v1beta1"
+    } else {
+        version
+    };
     let group = if entry.kind == "Event" { "" } else { group };
     let digest = Sha256::digest(format!("{group}/{version}/{}", entry.kind).as_bytes());
     STANDARD.encode(&digest[..8])

@@ -129,6 +129,10 @@ pub(super) fn many(
 ) -> Result<Response, ApiError> {
     let revision = page.revision.to_string();
     let mut metadata = json!({"resourceVersion": revision});
+    if resource.custom.is_some() && form == Form::Plain {
+        // Written also when it is empty, as lists of custom resources have no type.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &page.continue_token {
         metadata["continue"] = token.as_str().into();
     }

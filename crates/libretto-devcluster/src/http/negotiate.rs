@@ -18,7 +18,7 @@ pub(super) enum Form {
 }
 
 fn known(media: &str) -> bool {
-    matches!(media, "application/json" | "application/*" | "*/*")
+    matches!(media, "application/json" | "*/*")
 }
 
 /// The first acceptable form of the `Accept` header (clients list them in order of preference).

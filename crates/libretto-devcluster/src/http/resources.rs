@@ -139,6 +139,7 @@ impl Call<'_> {
                 return listing::one(form, &self.resource, self.version(), self.query, &object);
             }
             Some("scale") => {
+                self.subresource("scale")?;
                 let scale = self
                     .shared
                     .api
@@ -171,6 +172,16 @@ impl Call<'_> {
                 self.query,
                 form,
             );
+        }
+        if self.query.get("sendInitialEvents").is_some() {
+            return Err(ApiError::invalid_options(
+                "ListOptions",
+                FieldError {
+                    reason: "FieldValueForbidden",
+                    field: "sendInitialEvents".to_owned(),
+                    message: "Forbidden: sendInitialEvents is forbidden for list".to_owned(),
+                },
+            ));
         }
         let at = self.exact_revision(&options)?;
         let page = self.shared.api.page(
@@ -256,6 +267,8 @@ impl Call<'_> {
     }
 
     fn write(&self, method: &Method, bytes: &[u8]) -> Result<Response, ApiError> {
+        // An answer that nobody could read must not have done anything.
+        negotiate::form(&self.headers)?;
         let media_type = body::media_type(&self.headers);
         let named = self.path.name.is_some();
         match (self.path.subresource.as_deref(), method.as_str(), named) {
@@ -336,6 +349,11 @@ impl Call<'_> {
                 Ok(Subresource::Scale)
             }
             "finalize" if self.is("", "namespaces") => Ok(Subresource::Finalize),
+            _ if self.resource.custom.is_some() => Err(ApiError::not_found_in(
+                &self.resource.group,
+                &self.resource.plural,
+                self.name(),
+            )),
             _ => Err(ApiError::unknown_resource()),
         }
     }
@@ -569,6 +587,15 @@ impl Call<'_> {
             && RETURNED.contains(&self.resource.plural.as_str());
         if !removed || shown {
             let form = negotiate::form(&self.headers)?;
+            let mut object = object;
+            if removed && self.is("", "pods") {
+                // As it was in its last moment.
+                let fields = &mut Arc::make_mut(&mut object)["metadata"];
+                fields["deletionGracePeriodSeconds"] = 0.into();
+                if fields["deletionTimestamp"].is_null() {
+                    fields["deletionTimestamp"] = crate::api::now().into();
+                }
+            }
             return listing::one(form, &self.resource, self.version(), self.query, &object);
         }
         let mut details = json!({"name": self.name(), "kind": self.resource.plural, "uid": object["metadata"]["uid"]});
@@ -743,6 +770,26 @@ fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiErro
             ));
         }
     };
+    if !given["orphanDependents"].is_null() && !given["propagationPolicy"].is_null() {
+        return Err(ApiError::invalid_options(
+            "DeleteOptions",
+            FieldError {
+                reason: "FieldValueInvalid",
+                field: "propagationPolicy".to_owned(),
+                message: format!(
+                    "Invalid value: {}: orphanDependents and deletionPropagation cannot be both set",
+                    given["propagationPolicy"]
+                ),
+            },
+        ));
+    }
+    let kind = given["kind"].as_str().unwrap_or("DeleteOptions");
+    if !kind.is_empty() && kind != "DeleteOptions" {
+        return Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {:?}",
+            given["apiVersion"].as_str().unwrap_or_default()
+        )));
+    }
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let in_body = body_dry_run(given)?;
     Ok(DeleteOptions {

@@ -37,6 +37,12 @@ fn patterns() -> Vec<(String, &'static str)> {
         ),
         (format!(r"-{SAFE}{{6,10}}\b"), "-{hash}"),
         (format!(r"-{SAFE}{{5}}\b"), "-{suffix}"),
+        // A whole object in a message, in the order of Go's structures; and where Go's sources say no.
+        (
+            r#"Invalid value: "\{\\".*\}": "#.to_owned(),
+            "Invalid value: {object}: ",
+        ),
+        (r#" in scheme "[^"]*""#.to_owned(), ""),
         (
             r"(?i)(too (?:old|large) resource version: )\d+ \(\d+\)".to_owned(),
             "${1}{rv} ({rv})",
@@ -53,6 +59,7 @@ fn patterns_of_print() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\b(\d+(\.\d+)?(ms|d|h|m|s))+\b", "{age}"),
         (r#"("?resourceVersion"?): "\d+""#, r#"$1: "{rv}""#),
+        (r"(Resource Version:\s+)\d+", "$1{rv}"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [+-]\d{4}", "{time}"),
         // Columns are as wide as what stands in them.
         (r"(\S) {2,}", "$1  "),

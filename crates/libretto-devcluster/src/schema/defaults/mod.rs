@@ -120,8 +120,11 @@ fn omitted(node: &Node, name: &str, value: &Value) -> bool {
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     };
-    // An empty list of finalizers is the wish to let a namespace go.
-    if !empty || name == "finalizers" || node.target().required.iter().any(|one| &**one == name) {
+    // An empty list of finalizers is the wish to let a namespace go, one of owners to forget them.
+    if !empty
+        || matches!(name, "finalizers" | "managedFields")
+        || node.target().required.iter().any(|one| &**one == name)
+    {
         return false;
     }
     match node.field(name) {
