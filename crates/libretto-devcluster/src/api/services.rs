@@ -38,6 +38,14 @@ pub(super) fn prepare(
     } else {
         cluster_ip(api, spec, old_spec, &uid, &mut errors)?;
     }
+    // What belongs to the old type goes with it, unless it was changed as well.
+    let outside = matches!(
+        spec.get("type").and_then(Value::as_str),
+        Some("NodePort" | "LoadBalancer")
+    ) || spec.get("externalIPs").is_some();
+    if !outside && spec.get("externalTrafficPolicy") == old_spec.get("externalTrafficPolicy") {
+        spec.remove("externalTrafficPolicy");
+    }
     single_stack(spec, &mut errors);
     node_ports(api, spec, old_spec, &uid, &mut errors)?;
     if old.is_none() {

@@ -13,7 +13,7 @@ use crate::Step;
 /// Longest value shown in a report; longer ones are cut.
 const SHOWN: usize = 600;
 /// Most differences shown of one step: the first ones explain the others.
-const LISTED: usize = 12;
+const LISTED: usize = 40;
 
 /// A place where two documents differ.
 #[derive(Debug, Clone, PartialEq)]

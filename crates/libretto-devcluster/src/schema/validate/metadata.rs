@@ -54,6 +54,30 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
 }
 
+/// Built-in kinds are stricter: a finalizer is a standard one or has a domain.
+pub(super) fn finalizers(new: &Value, errors: &mut Errors) {
+    let finalizers = list(&new["metadata"], "finalizers");
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !standard && !name.contains('/') {
+            errors.push(invalid(
+                format!("metadata.finalizers[{index}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+    let has = |name: &str| finalizers.iter().any(|one| one == name);
+    if has("orphan") && has("foregroundDeletion") {
+        errors.push(invalid(
+            "metadata.finalizers",
+            &new["metadata"]["finalizers"],
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
+    }
+}
+
 pub(super) fn labels(metadata: &Value, path: &str, errors: &mut Errors) {
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
         for why in names::key_problems(key) {

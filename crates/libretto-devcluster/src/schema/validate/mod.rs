@@ -47,6 +47,7 @@ pub(super) fn validate(schema: &TypeSchema, new: &Value, old: Option<&Value>) ->
                     .collect();
             }
             metadata::validate(new, old, &mut errors);
+            metadata::finalizers(new, &mut errors);
             required_fields(schema.root(), new, "", &mut errors);
             built_in(name, new, old, &mut errors);
         }
@@ -78,7 +79,8 @@ fn built_in(name: &str, new: &Value, old: Option<&Value>, errors: &mut Errors) {
         "batch.v1.CronJob" => workload::cron_job(new, errors),
         "policy.v1.PodDisruptionBudget" => workload::disruption_budget(new, errors),
         "apps.v1.ControllerRevision" => immutable(new, old, "data", errors),
-        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => role_ref(new, old, errors),
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => role_ref(name, new, old, errors),
+        "scheduling.v1.PriorityClass" => priority_class(new, errors),
         "networking.v1.Ingress" => service::ingress(new, errors),
         "coordination.v1.Lease" => lease(new, errors),
         "core.v1.Event" => event(new, errors),
@@ -111,7 +113,43 @@ fn event(new: &Value, errors: &mut Errors) {
     }
 }
 
-fn role_ref(new: &Value, old: Option<&Value>, errors: &mut Errors) {
+/// Names that the system keeps for itself.
+fn priority_class(new: &Value, errors: &mut Errors) {
+    let name = text(&new["metadata"], "name");
+    let known = matches!(name, "system-node-critical" | "system-cluster-critical");
+    if name.starts_with("system-") && !known {
+        errors.push(super::field::forbidden(
+            "metadata.name",
+            &format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known system priority class"
+            ),
+        ));
+    }
+}
+
+fn role_ref(name: &str, new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let roles: &[&str] = if name.ends_with("ClusterRoleBinding") {
+        &["ClusterRole"]
+    } else {
+        &["Role", "ClusterRole"]
+    };
+    one_of(new, "roleRef.kind", roles, errors);
+    if text(&new["roleRef"], "name").is_empty() {
+        errors.push(required("roleRef.name", ""));
+    }
+    for (index, subject) in list(new, "subjects").iter().enumerate() {
+        let mut found = Errors::new();
+        one_of(
+            subject,
+            "kind",
+            &["ServiceAccount", "User", "Group"],
+            &mut found,
+        );
+        errors.extend(found.into_iter().map(|mut error| {
+            error.field = format!("subjects[{index}].{}", error.field);
+            error
+        }));
+    }
     if let Some(old) = old
         && old["roleRef"] != new["roleRef"]
     {
