@@ -32,7 +32,13 @@ pub(super) fn prepare(
     let external = spec.get("type").and_then(Value::as_str) == Some("ExternalName");
     let old_spec = old.map_or(&Value::Null, |old| &old["spec"]);
     if external {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        for field in [
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ] {
             spec.remove(field);
         }
     } else {
@@ -74,7 +80,7 @@ fn cluster_ip(
         errors.push(FieldError {
             reason: "FieldValueInvalid",
             field: "spec.clusterIPs[0]".to_owned(),
-            message: format!("Invalid value: {wanted:?}: may not change once set"),
+            message: format!("Invalid value: [{wanted:?}]: may not change once set"),
         });
         return Ok(());
     }

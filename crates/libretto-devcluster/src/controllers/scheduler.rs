@@ -618,7 +618,7 @@ mod tests {
                 assert_eq!(text(object, "/status/conditions/0/reason"), "Unschedulable");
                 assert_eq!(text(object, "/status/conditions/0/message"), note.message);
                 assert_eq!(note.reason, "FailedScheduling");
-                let sentence = note.message.split(". preemption").next().unwrap();
+                let sentence = note.message.split(". no new claims").next().unwrap();
                 sentence.to_owned()
             }
             [Action::Update { object, .. }] => {

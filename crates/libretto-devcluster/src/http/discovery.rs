@@ -146,7 +146,7 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
     }
 }
 
-/// Whether any version of a group is served.
+/// Whether the group has a server of its own, which knows more of what is not there than that there is nothing: built-in groups.
 pub(super) fn serves(api: &Api, group: &str) -> bool {
     group.is_empty()
         || REVIEWS.iter().any(|(own, ..)| *own == group)
@@ -154,7 +154,7 @@ pub(super) fn serves(api: &Api, group: &str) -> bool {
             .registry()
             .all()
             .iter()
-            .any(|resource| resource.group == group)
+            .any(|resource| resource.group == group && resource.custom.is_none())
 }
 
 fn catalogue(api: &Api) -> Catalogue {

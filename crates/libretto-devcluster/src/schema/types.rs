@@ -192,9 +192,18 @@ fn malformed(target: &Node, value: &Value) -> Option<String> {
             ))
         }
         (Kind::String, Some("byte"), Value::String(text)) => {
-            use base64::Engine as _;
-            let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-            decoded.is_err().then(|| "illegal base64 data".to_owned())
+            use base64::{DecodeError, Engine as _};
+            match base64::engine::general_purpose::STANDARD.decode(text) {
+                Ok(_) => None,
+                Err(DecodeError::InvalidByte(position, _)) => {
+                    Some(format!("illegal base64 data at input byte {position}"))
+                }
+                // Go counts in groups of four.
+                Err(_) => Some(format!(
+                    "illegal base64 data at input byte {}",
+                    text.len() / 4 * 4
+                )),
+            }
         }
         _ => None,
     }

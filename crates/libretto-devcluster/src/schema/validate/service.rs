@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde_json::Value;
 
 use super::{
-    Errors, IMMUTABLE, at, list, one_of,
+    Errors, at, list, one_of,
     pod_spec::{port_name_problems, port_number},
     text,
 };
@@ -48,7 +48,9 @@ pub(super) fn service(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
     if kind == "ExternalName" {
         let name = text(spec, "externalName");
-        if let Some(why) = names::dns1123_subdomain(name.trim_end_matches('.')) {
+        if name.is_empty() {
+            errors.push(required("spec.externalName", ""));
+        } else if let Some(why) = names::dns1123_subdomain(name.trim_end_matches('.')) {
             errors.push(invalid("spec.externalName", &name.into(), &why));
         }
         if !text(spec, "clusterIP").is_empty() {
@@ -166,12 +168,9 @@ fn cluster_ip(new: &Value, old: &Value, errors: &mut Errors) {
     let external = |service: &Value| at(service, "spec.type") == "ExternalName";
     let (before, after) = (at(old, "spec.clusterIP"), at(new, "spec.clusterIP"));
     let set = before.as_str().is_some_and(|address| !address.is_empty());
-    if set && !external(old) && !external(new) && before != after {
-        let why = if after.is_null() {
-            "primary clusterIP can not be unset"
-        } else {
-            IMMUTABLE
-        };
+    // Another address is refused where addresses are given out.
+    if set && !external(old) && !external(new) && after.is_null() {
+        let why = "primary clusterIP can not be unset";
         errors.push(invalid("spec.clusterIPs[0]", after, why));
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn config_map(new: &Value, old: Option<&Value>, errors: &mut Errors) 
     {
         if new["data"].get(key).is_some() {
             errors.push(invalid(
-                "data",
+                format!("data[{key}]"),
                 &key.as_str().into(),
                 "duplicate of key present in binaryData",
             ));
@@ -33,6 +33,7 @@ pub(super) fn config_map(new: &Value, old: Option<&Value>, errors: &mut Errors) 
 }
 
 pub(super) fn secret(new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    immutable(new, old, "type", errors);
     data(new, &["data"], errors);
     let needed: &[&str] = match text(new, "type") {
         "kubernetes.io/tls" => &["tls.crt", "tls.key"],
@@ -60,7 +61,6 @@ pub(super) fn secret(new: &Value, old: Option<&Value>, errors: &mut Errors) {
             ));
         }
     }
-    immutable(new, old, "type", errors);
     frozen(new, old, &["data"], errors);
 }
 
