@@ -673,11 +673,9 @@ impl Write<'_> {
             return Ok(Arc::new(object));
         }
         let key = self.target.key(self.namespace, name);
-        let last = self.api.remove(&self.target.resource, &key)?;
-        Ok(last.map_or_else(
-            || Arc::new(object),
-            |last| convert::from_storage(&self.target.resource, &self.target.version, &last),
-        ))
+        self.api.remove(&self.target.resource, &key)?;
+        // As it was written, though it was never stored so.
+        Ok(Arc::new(object))
     }
 
     fn put(&self, key: crate::store::Key, object: Value) -> Result<Arc<Value>, ApiError> {

@@ -27,7 +27,7 @@ use libretto_e2e::{
 };
 
 /// Cases at a time: enough that waiting for pods overlaps, few enough that two cores answer probes in time.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 10;
 
 struct Subject {
     name: String,
