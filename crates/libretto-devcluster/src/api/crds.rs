@@ -207,10 +207,14 @@ impl Api {
             &format!("{}.{}", custom.plural, custom.group),
         )?;
         if metadata::terminating(&definition) {
-            return Err(ApiError::method_not_allowed(format!(
-                "create not allowed while custom resource definition {:?} is terminating",
-                metadata::text(&definition, "name")
-            )));
+            return Err(ApiError::new(
+                405,
+                "MethodNotAllowed",
+                format!(
+                    "create not allowed while custom resource definition {:?} is terminating",
+                    metadata::text(&definition, "name")
+                ),
+            ));
         }
         Ok(())
     }

@@ -217,27 +217,31 @@ fn check_preconditions(
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
     let name = metadata::text(live, "name");
-    for (what, wanted, field) in [
-        ("UID", &options.uid, "uid"),
-        (
-            "ResourceVersion",
-            &options.resource_version,
-            "resourceVersion",
-        ),
-    ] {
+    // Upstream names the kind here, not the resource.
+    let kind = crate::registry::qualified(&resource.group, &resource.kind);
+    let check = |wanted: &Option<String>, field: &str, why: &dyn Fn(&str, &str) -> String| {
         let found = metadata::text(live, field);
-        if let Some(wanted) = wanted
-            && wanted != found
-        {
-            return Err(ApiError::conflict(
-                &resource.qualified(),
-                name,
-                &format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-                ),
-            )
-            .within(&resource.group, &resource.plural));
+        match wanted {
+            Some(wanted) if wanted != found => {
+                Err(ApiError::conflict(&kind, name, &why(wanted, found))
+                    .within(&resource.group, &resource.kind))
+            }
+            _ => Ok(()),
         }
-    }
+    };
+    check(&options.uid, "uid", &|wanted, found| {
+        format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({found}). The object might have been deleted and then recreated"
+        )
+    })?;
+    check(
+        &options.resource_version,
+        "resourceVersion",
+        &|wanted, found| {
+            format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({found}). The object might have been modified"
+            )
+        },
+    )?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     error::{ApiError, FieldError},
     registry::{NameRule, Resource},
+    schema::names,
 };
 
 /// Characters of generated names: no vowels, nothing that looks alike (Kubernetes' own set).
@@ -105,9 +106,8 @@ pub(super) fn check_shape(
             }
             Some(Value::String(found)) if found == expected => {}
             Some(found) => {
-                return Err(ApiError::bad_request(format!(
-                    "the {field} in the data ({found}) does not match the expected {field} ({expected})"
-                )));
+                let found = found.as_str().unwrap_or_default().to_owned();
+                return Err(other_type(resource, version, top, field, &found));
             }
         }
     }
@@ -168,6 +168,39 @@ pub(super) fn check_shape(
     Ok(())
 }
 
+/// Another kind or version than the path is for, in the words of upstream's decoders.
+fn other_type(
+    resource: &Resource,
+    version: &str,
+    top: &Map<String, Value>,
+    field: &str,
+    found: &str,
+) -> ApiError {
+    let text = |field: &str| top.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (kind, api_version) = (text("kind"), text("apiVersion"));
+    match (resource.custom.is_some(), field) {
+        (true, "kind") => ApiError::invalid(
+            &resource.group,
+            kind,
+            top.get("metadata")
+                .and_then(|metadata| metadata["name"].as_str())
+                .unwrap_or_default(),
+            &[invalid(
+                "kind",
+                format!("Invalid value: {found:?}: must be {}", resource.kind),
+            )],
+        ),
+        (true, _) => ApiError::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({})",
+            resource.api_version(version)
+        )),
+        (false, _) => ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is registered for version {api_version:?}",
+            resource.kind
+        )),
+    }
+}
+
 fn wrong_type(field: &str, expected: &str) -> ApiError {
     ApiError::bad_request(format!("{field} must be {expected}"))
 }
@@ -188,9 +221,9 @@ pub(super) fn settle_namespace(
         .and_then(Value::as_str)
         .unwrap_or_default();
     if !found.is_empty() && found != namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request: {found:?} and {namespace:?}"
-        )));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     metadata.insert("namespace".to_owned(), namespace.into());
     Ok(())
@@ -229,40 +262,19 @@ fn invalid(field: impl Into<String>, message: String) -> FieldError {
     }
 }
 
-fn check_name(rule: NameRule, name: &str) -> Result<(), &'static str> {
-    let bytes = name.as_bytes();
-    let lower = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |part: &str, limit: usize| {
-        let bytes = part.as_bytes();
-        !bytes.is_empty()
-            && bytes.len() <= limit
-            && bytes.iter().all(|byte| lower(byte) || *byte == b'-')
-            && bytes.first().is_some_and(lower)
-            && bytes.last().is_some_and(lower)
-    };
-    let right = match rule {
-        NameRule::Subdomain => bytes.len() <= 253 && name.split('.').all(|part| label(part, 253)),
-        NameRule::Label => label(name, 63),
-        NameRule::Label1035 => label(name, 63) && bytes[0].is_ascii_lowercase(),
+fn check_name(rule: NameRule, name: &str) -> Result<(), String> {
+    let wrong = match rule {
+        NameRule::Subdomain => names::dns1123_subdomain(name),
+        NameRule::Label if name.contains('.') => Some("must not contain dots".to_owned()),
+        NameRule::Label => names::dns1123_label(name),
+        NameRule::Label1035 => names::dns1035_label(name),
         NameRule::Segment => {
-            !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%'])
+            let right =
+                !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']);
+            (!right).then(|| "may not be empty, '.', '..', nor contain '/' or '%'".to_owned())
         }
     };
-    if right {
-        return Ok(());
-    }
-    Err(match rule {
-        NameRule::Subdomain => {
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com')"
-        }
-        NameRule::Label => {
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', at most 63, and must start and end with an alphanumeric character (e.g. 'my-name')"
-        }
-        NameRule::Label1035 => {
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', at most 63, start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name')"
-        }
-        NameRule::Segment => "may not be empty, '.', '..', nor contain '/' or '%'",
-    })
+    wrong.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -20,9 +20,12 @@ pub(super) fn prepare(
     old: Option<&Value>,
 ) -> Result<Vec<FieldError>, ApiError> {
     if old.is_some() {
+        if let Some(spec) = metadata::child(object, "spec") {
+            tolerate_broken_nodes(spec);
+        }
         return Ok(Vec::new());
     }
-    let mut errors = support::refusals(&object["spec"]);
+    let errors = support::refusals(&object["spec"]);
     let class = quality_of_service(&object["spec"]);
     let (namespace, name) = (
         metadata::text(object, "namespace").to_owned(),
@@ -41,7 +44,8 @@ pub(super) fn prepare(
     let account = spec["serviceAccountName"].clone();
     known_account(api, &namespace, &name, account.as_str().unwrap_or_default())?;
     spec.insert("serviceAccount".to_owned(), account);
-    errors.extend(priority(api, spec));
+    priority(api, &name, spec)?;
+    tolerate_broken_nodes(spec);
     object["status"] = json!({"phase": "Pending", "qosClass": class});
     Ok(errors)
 }
@@ -58,9 +62,10 @@ fn known_account(api: &Api, namespace: &str, pod: &str, account: &str) -> Result
     {
         return Ok(());
     }
-    let error = ApiError::forbidden(format!(
+    let mut error = ApiError::forbidden(format!(
         "pods {pod:?} is forbidden: error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
     ));
+    error.details = json!({"name": pod});
     Err(error.within("", "pods"))
 }
 
@@ -78,7 +83,11 @@ fn default_class(api: &Api) -> Option<Arc<Value>> {
 }
 
 /// The number behind a priority class, as the Priority admission plugin writes it.
-fn priority(api: &Api, spec: &mut serde_json::Map<String, Value>) -> Vec<FieldError> {
+fn priority(
+    api: &Api,
+    pod: &str,
+    spec: &mut serde_json::Map<String, Value>,
+) -> Result<(), ApiError> {
     if spec
         .get("priorityClassName")
         .and_then(Value::as_str)
@@ -104,13 +113,11 @@ fn priority(api: &Api, spec: &mut serde_json::Map<String, Value>) -> Vec<FieldEr
             match class {
                 Some(class) => (class["value"].clone(), class["preemptionPolicy"].clone()),
                 None => {
-                    return vec![FieldError {
-                        reason: "FieldValueInvalid",
-                        field: "spec.priorityClassName".to_owned(),
-                        message: format!(
-                            "Invalid value: {name:?}: no PriorityClass with name {name} was found"
-                        ),
-                    }];
+                    let mut error = ApiError::forbidden(format!(
+                        "pods {pod:?} is forbidden: no PriorityClass with name {name} was found"
+                    ));
+                    error.details = json!({"name": pod});
+                    return Err(error.within("", "pods"));
                 }
             }
         }
@@ -119,7 +126,30 @@ fn priority(api: &Api, spec: &mut serde_json::Map<String, Value>) -> Vec<FieldEr
     if !policy.is_null() {
         spec.entry("preemptionPolicy").or_insert(policy);
     }
-    Vec::new()
+    Ok(())
+}
+
+/// Upstream's DefaultTolerationSeconds admission: a pod stays five minutes on a node that is in trouble.
+fn tolerate_broken_nodes(spec: &mut serde_json::Map<String, Value>) {
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(tolerations) = tolerations.as_array_mut() else {
+        return;
+    };
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
+        let tolerated = tolerations.iter().any(|toleration| {
+            let text = |field: &str| toleration[field].as_str().unwrap_or_default();
+            matches!(text("key"), own if own == key || own.is_empty())
+                && matches!(text("effect"), "" | "NoExecute")
+        });
+        if !tolerated {
+            tolerations.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+            }));
+        }
+    }
 }
 
 /// `Guaranteed` when every container's limits equal its requests, `BestEffort` when there are none at all, else `Burstable`.

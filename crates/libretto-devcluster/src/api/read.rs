@@ -59,9 +59,14 @@ impl Filter {
             let known = matches!(field, "metadata.name" | "metadata.namespace")
                 || version.is_some_and(|version| version.selectable.iter().any(|one| one == field));
             if !known {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+                let own = version.is_some_and(|version| !version.selectable.is_empty());
+                return Err(ApiError::bad_request(if own || resource.custom.is_some() {
+                    format!("field label not supported: {field}")
+                } else {
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                }));
             }
         }
         Ok(Self {

@@ -17,7 +17,30 @@ impl Api {
         let target = self.resolve(gvr)?;
         let paths = scale_paths(&target)?;
         let object = self.get(gvr, namespace, name)?;
+        let pointer = format!(
+            "/{}",
+            paths
+                .spec_replicas
+                .trim_start_matches('.')
+                .replace('.', "/")
+        );
+        if target.resource.custom.is_some() && object.pointer(&pointer).is_none() {
+            let why = format!(
+                "the spec replicas field \".{}\" does not exist",
+                paths.spec_replicas.trim_start_matches('.')
+            );
+            let mut error = ApiError::internal(format!("Internal error occurred: {why}"));
+            error.details = json!({"causes": [{"message": why}]});
+            return Err(error);
+        }
         Ok(view(&object, &paths))
+    }
+
+    /// As `scale`, also where there is no number yet: for changes of it.
+    fn present_scale(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let target = self.resolve(gvr)?;
+        let paths = scale_paths(&target)?;
+        Ok(view(&*self.get(gvr, namespace, name)?, &paths))
     }
 
     pub(super) fn update_scale(
@@ -64,7 +87,7 @@ impl Api {
         change: Patch,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let mut scale = self.scale(gvr, namespace, name)?;
+        let mut scale = self.present_scale(gvr, namespace, name)?;
         // The Scale is a fresh view: only what the patch itself says of the revision is a condition.
         metadata::metadata(&mut scale).remove("resourceVersion");
         match change {
@@ -176,9 +199,14 @@ fn view(object: &Value, paths: &ScalePaths) -> Value {
             "uid": object["metadata"]["uid"], "resourceVersion": object["metadata"]["resourceVersion"],
             "creationTimestamp": object["metadata"]["creationTimestamp"],
         },
-        "spec": {"replicas": at(&paths.spec_replicas).as_i64().unwrap_or(0)},
+        "spec": {},
         "status": {"replicas": at(&paths.status_replicas).as_i64().unwrap_or(0)},
     });
+    // None is written as nothing.
+    let wanted = at(&paths.spec_replicas).as_i64().unwrap_or(0);
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
+    }
     let selector = paths.selector.as_deref().map(at);
     match selector {
         Some(Value::String(text)) => scale["status"]["selector"] = text.as_str().into(),

@@ -32,11 +32,25 @@ pub(super) fn prepare(
     let external = spec.get("type").and_then(Value::as_str) == Some("ExternalName");
     let old_spec = old.map_or(&Value::Null, |old| &old["spec"]);
     if external {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        for field in [
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ] {
             spec.remove(field);
         }
     } else {
         cluster_ip(api, spec, old_spec, &uid, &mut errors)?;
+    }
+    // What belongs to the old type goes with it, unless it was changed as well.
+    let outside = matches!(
+        spec.get("type").and_then(Value::as_str),
+        Some("NodePort" | "LoadBalancer")
+    ) || spec.get("externalIPs").is_some();
+    if !outside && spec.get("externalTrafficPolicy") == old_spec.get("externalTrafficPolicy") {
+        spec.remove("externalTrafficPolicy");
     }
     single_stack(spec, &mut errors);
     node_ports(api, spec, old_spec, &uid, &mut errors)?;
@@ -66,7 +80,7 @@ fn cluster_ip(
         errors.push(FieldError {
             reason: "FieldValueInvalid",
             field: "spec.clusterIPs[0]".to_owned(),
-            message: format!("Invalid value: {wanted:?}: may not change once set"),
+            message: format!("Invalid value: [{wanted:?}]: may not change once set"),
         });
         return Ok(());
     }

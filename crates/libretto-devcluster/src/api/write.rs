@@ -41,6 +41,8 @@ struct Write<'a> {
     options: &'a WriteOptions,
     warnings: Vec<String>,
     unknown_fields: Vec<String>,
+    /// Server-side apply may leave out the name: the path has it.
+    applying: bool,
 }
 
 /// Who owns the fields of the new object.
@@ -84,9 +86,10 @@ impl Api {
         let target = self.resolve(gvr)?;
         let mut write = self.write(&target, namespace, subresource, options)?;
         let _lock = self.0.writes.lock();
-        let live = write.live(name)?;
         let mut object = object;
         write.inspect(&mut object)?;
+        write.settle_name(&mut object, name)?;
+        let live = write.live(name)?;
         let object = write.update(name, &live, object, Ownership::Track)?;
         Ok(write.written(object, false))
     }
@@ -134,7 +137,18 @@ impl Api {
                 write.apply(name, live.as_deref(), config)?,
                 Ownership::Settled,
             ),
-            (patch, Some(live)) => (write.patched(name, live, patch)?, Ownership::Track),
+            (patch, Some(live)) => {
+                let change = match &patch {
+                    // Of a strategic patch upstream shows the patch, of others what came out.
+                    Patch::Strategic(change) => Some(patch::go_text(change)),
+                    _ => None,
+                };
+                let patched = write.patched(live, patch)?;
+                let shown = change.unwrap_or_else(|| patched.to_string());
+                write.decode_patched(&patched, &shown)?;
+                write.same_uid(name, live, &patched)?;
+                (patched, Ownership::Track)
+            }
             (_, None) => unreachable!("only apply continues without a live object"),
         };
         metadata::check_shape(&target.resource, &target.version, &mut object)?;
@@ -183,6 +197,7 @@ impl Api {
             options,
             warnings: Vec::new(),
             unknown_fields: Vec::new(),
+            applying: false,
         })
     }
 }
@@ -252,6 +267,7 @@ impl Write<'_> {
 
     /// Shape and unknown fields of what a client sent.
     fn inspect(&mut self, object: &mut Value) -> Result<(), ApiError> {
+        self.decode(object)?;
         metadata::check_shape(&self.target.resource, &self.target.version, object)?;
         let unknown = self.schema.prune(object);
         if self.options.strict && !unknown.is_empty() {
@@ -275,25 +291,113 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn patched(&self, name: &str, live: &Value, patch: Patch) -> Result<Value, ApiError> {
+    /// As `inspect`, for what comes out of a patch: wrong types and, if asked for, unknown fields.
+    fn decode_patched(&self, object: &Value, shown: &str) -> Result<(), ApiError> {
         let resource = &self.target.resource;
-        let refused = |error: patch::PatchError| {
-            let mut refused = ApiError::new(
-                422,
-                "Invalid",
-                format!(
-                    "the patch cannot be applied to {} {name:?}: {error}",
-                    resource.qualified()
-                ),
+        let api_version = resource.api_version(&self.target.version);
+        for (field, expected) in [("kind", &resource.kind), ("apiVersion", &api_version)] {
+            let found = object[field].as_str().unwrap_or_default();
+            if found == expected {
+                continue;
+            }
+            if resource.custom.is_some() {
+                return Err(self.invalid(
+                    metadata::text(object, "name"),
+                    &[FieldError {
+                        reason: "FieldValueInvalid",
+                        field: field.to_owned(),
+                        message: format!("Invalid value: {found:?}: must be {expected}"),
+                    }],
+                ));
+            }
+            let why = format!(
+                "no kind {:?} is registered for version {:?}",
+                object["kind"].as_str().unwrap_or_default(),
+                object["apiVersion"].as_str().unwrap_or_default()
             );
-            refused.details = json!({"name": name});
-            refused.within(&resource.group, &resource.plural)
+            return Err(ApiError::invalid_patch(shown, &why));
+        }
+        if let Some(error) = self.schema.decode_error(object) {
+            return Err(ApiError::invalid_patch(shown, &error));
+        }
+        if !self.options.strict {
+            return Ok(());
+        }
+        let unknown: Vec<String> = self
+            .schema
+            .prune(&mut object.clone())
+            .iter()
+            .map(|field| format!("unknown field {field:?}"))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::invalid_patch(
+            shown,
+            &format!("strict decoding error: {}", unknown.join(", ")),
+        ))
+    }
+
+    /// A patch may not give the object another uid; in a replacement that is a condition instead.
+    fn same_uid(&self, name: &str, live: &Value, patched: &Value) -> Result<(), ApiError> {
+        let uid = metadata::text(patched, "uid");
+        if uid.is_empty() || uid == metadata::text(live, "uid") {
+            return Ok(());
+        }
+        let error = FieldError {
+            reason: "FieldValueInvalid",
+            field: "metadata.uid".to_owned(),
+            message: format!("Invalid value: {uid:?}: field is immutable"),
         };
+        Err(self.invalid(name, &[error.clone(), error]))
+    }
+
+    /// Wrong JSON types in an object of the right kind.
+    fn decode(&self, object: &Value) -> Result<(), ApiError> {
+        let resource = &self.target.resource;
+        let same = |field: &str, expected: &str| {
+            object[field]
+                .as_str()
+                .is_none_or(|found| found.is_empty() || found == expected)
+        };
+        if !same("kind", &resource.kind)
+            || !same("apiVersion", &resource.api_version(&self.target.version))
+        {
+            return Ok(());
+        }
+        match self.schema.decode_error(object) {
+            None => Ok(()),
+            Some(error) => Err(ApiError::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {error}",
+                resource.kind, self.target.version, resource.kind
+            ))),
+        }
+    }
+
+    fn patched(&self, live: &Value, patch: Patch) -> Result<Value, ApiError> {
+        let resource = &self.target.resource;
         match patch {
-            Patch::Json(operations) => patch::json(live, &operations).map_err(refused),
+            Patch::Json(operations) if !operations.is_array() => {
+                Err(ApiError::bad_request(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+                    patch::go_kind(&operations)
+                )))
+            }
+            Patch::Json(operations) => patch::json(live, &operations).map_err(|error| {
+                tracing::debug!(%error, "a JSON patch was refused");
+                ApiError::new(
+                    422,
+                    "Invalid",
+                    "the server rejected our request due to an error in our request",
+                )
+                .without_subject()
+            }),
             Patch::Merge(changes) => {
                 if !changes.is_object() {
-                    return Err(ApiError::bad_request("a merge patch must be a JSON object"));
+                    return Err(ApiError::bad_request(format!(
+                        "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                        patch::go_kind(&changes)
+                    )));
                 }
                 let mut object = live.clone();
                 patch::merge(&mut object, &changes);
@@ -302,10 +406,22 @@ impl Write<'_> {
             Patch::Strategic(changes) => {
                 if resource.custom.is_some() {
                     return Err(ApiError::unsupported_media_type(
-                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml (custom resources have no strategic merge; with kubectl patch use --type=merge)",
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                     ));
                 }
-                patch::strategic(&self.schema, live, &changes).map_err(refused)
+                if !changes.is_object() {
+                    return Err(ApiError::bad_request(format!(
+                        "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                        patch::go_kind(&changes)
+                    )));
+                }
+                patch::strategic(&self.schema, live, &changes).map_err(|error| {
+                    if error.0 == patch::BAD_RETAIN_KEYS {
+                        ApiError::bad_request(error.0)
+                    } else {
+                        ApiError::unclassified(error.0)
+                    }
+                })
             }
             Patch::Apply(_) => unreachable!("apply has its own path"),
         }
@@ -318,24 +434,43 @@ impl Write<'_> {
         live: Option<&Value>,
         mut config: Value,
     ) -> Result<Value, ApiError> {
+        self.applying = true;
         if self.options.field_manager.is_empty() {
-            return Err(ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            return Err(ApiError::invalid_options(
+                "PatchOptions",
+                FieldError {
+                    reason: "FieldValueRequired",
+                    field: "fieldManager".to_owned(),
+                    message: "Required value: is required for apply patch".to_owned(),
+                },
             ));
         }
-        if config["apiVersion"].as_str().is_none() || config["kind"].as_str().is_none() {
-            return Err(ApiError::bad_request(
-                "an applied configuration must carry apiVersion and kind",
-            ));
+        if !config.is_object() {
+            return Err(ApiError::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                patch::go_kind(&config)
+            )));
         }
+        let given = |field: &str| config[field].as_str().unwrap_or_default();
+        let expected = self.target.resource.api_version(&self.target.version);
+        if given("apiVersion") != expected || given("kind") != self.target.resource.kind {
+            let version = given("apiVersion");
+            let slash = if version.contains('/') { "" } else { "/" };
+            return Err(ApiError::bad_request(format!(
+                "invalid object type: {slash}{version}, Kind={}",
+                given("kind")
+            )));
+        }
+        // Before anything is filled in or dropped: upstream never applies a part of a configuration.
+        let unchecked = patch::check(&self.schema, &config);
+        let sent = config.clone();
         metadata::check_shape(&self.target.resource, &self.target.version, &mut config)?;
         if config["metadata"].get("managedFields").is_some() {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         self.settle_name(&mut config, name)?;
         metadata::settle_namespace(&self.target.resource, &mut config, self.namespace)?;
-        // Before anything is dropped: upstream never applies a part of a configuration.
-        patch::check(&self.schema, &config)?;
+        unchecked?;
         self.inspect(&mut config)?;
         if let Some(live) = live {
             self.check_preconditions(name, live, &config)?;
@@ -374,21 +509,27 @@ impl Write<'_> {
         ] {
             metadata::metadata(&mut config).remove(field);
         }
-        patch::apply(
+        let mut applied = patch::apply(
             &self.schema,
             live,
             &config,
             &self.manager(),
             self.options.force,
         )
-        .map_err(ApiError::from)
+        .map_err(ApiError::from)?;
+        // Whoever goes back to client-side apply finds what was applied last.
+        let remembered = &mut applied["metadata"]["annotations"];
+        if self.manager().name == "kubectl" && remembered.get(patch::LAST_APPLIED).is_some() {
+            remembered[patch::LAST_APPLIED] = format!("{sent}\n").into();
+        }
+        Ok(applied)
     }
 
     fn create(&mut self, mut object: Value, ownership: Ownership) -> Result<Arc<Value>, ApiError> {
         let resource = self.target.resource.clone();
         metadata::settle_namespace(&resource, &mut object, self.namespace)?;
         if ownership == Ownership::Track && !metadata::text(&object, "resourceVersion").is_empty() {
-            return Err(ApiError::bad_request(
+            return Err(ApiError::unclassified(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
@@ -487,7 +628,6 @@ impl Write<'_> {
             "generation",
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
-            "generateName",
         ] {
             let kept = live["metadata"].get(field).cloned();
             match kept {
@@ -533,11 +673,9 @@ impl Write<'_> {
             return Ok(Arc::new(object));
         }
         let key = self.target.key(self.namespace, name);
-        let last = self.api.remove(&self.target.resource, &key)?;
-        Ok(last.map_or_else(
-            || Arc::new(object),
-            |last| convert::from_storage(&self.target.resource, &self.target.version, &last),
-        ))
+        self.api.remove(&self.target.resource, &key)?;
+        // As it was written, though it was never stored so.
+        Ok(Arc::new(object))
     }
 
     fn put(&self, key: crate::store::Key, object: Value) -> Result<Arc<Value>, ApiError> {
@@ -595,6 +733,11 @@ impl Write<'_> {
 
     fn settle_name(&self, object: &mut Value, name: &str) -> Result<(), ApiError> {
         let found = metadata::text(object, "name");
+        if found.is_empty() && !self.applying {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if !found.is_empty() && found != name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({found}) does not match the name on the URL ({name})"
@@ -620,10 +763,16 @@ impl Write<'_> {
         let uid = metadata::text(object, "uid");
         let live_uid = metadata::text(live, "uid");
         if !uid.is_empty() && uid != live_uid {
+            let key = if self.namespace.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{}/{name}", self.namespace)
+            };
             return Err(self.conflict(
                 name,
                 &format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}"
+                    "StorageError: invalid object, Code: 4, Key: /registry/{}/{key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {live_uid}",
+                    self.target.resource.plural
                 ),
             ));
         }

@@ -292,6 +292,10 @@ fn daemon_pod(set: &Value, node: &Value, hash: &str) -> Value {
     let mut pod = pods::from_template(&DAEMON_SETS, set, &template);
     pod["metadata"]["generateName"] = pods::generate_name(object::name(set)).into();
     object::set_label(&mut pod, REVISION_LABEL, hash);
+    let generation = object::annotation(set, "deprecated.daemonset.template.generation");
+    if !generation.is_empty() {
+        object::set_label(&mut pod, "pod-template-generation", generation);
+    }
     let mut tolerations = items(&pod, "/spec/tolerations").to_vec();
     for (key, effect) in TOLERATED {
         tolerations.push(json!({"key": key, "operator": "Exists", "effect": effect}));

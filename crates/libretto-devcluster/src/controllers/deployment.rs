@@ -547,6 +547,11 @@ fn write_status(
             status.insert(member.to_owned(), number.into());
         }
     }
+    let terminating: i64 = all()
+        .filter_map(|set| set.observed)
+        .filter_map(|set| int(set, "/status/terminatingReplicas"))
+        .sum();
+    status.insert("terminatingReplicas".to_owned(), terminating.into());
     let mut conditions = items(deployment, "/status/conditions").to_vec();
     let (state, reason, message) = if available >= wish.least() {
         (
@@ -740,10 +745,11 @@ fn update_condition(
     now: Timestamp,
 ) {
     if object::set_condition(conditions, kind, status, reason, message, now) {
-        for condition in conditions {
-            if text(condition, "/type") == kind {
-                condition["lastUpdateTime"] = rfc3339(now).into();
-            }
+        // Upstream takes out the old condition and puts the new one last.
+        if let Some(position) = conditions.iter().position(|one| text(one, "/type") == kind) {
+            let mut condition = conditions.remove(position);
+            condition["lastUpdateTime"] = rfc3339(now).into();
+            conditions.push(condition);
         }
     }
 }

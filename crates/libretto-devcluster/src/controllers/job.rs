@@ -510,6 +510,11 @@ fn suspend(
         ("False", "JobResumed", "Job resumed", "Resumed")
     };
     if object::set_condition(conditions, "Suspended", status, reason, message, now) {
+        for condition in conditions.iter_mut() {
+            if text(condition, "/type") == "Suspended" {
+                condition["lastProbeTime"] = rfc3339(now).into();
+            }
+        }
         plan.push(Action::Note(Note::normal(&JOBS, job, note, message)));
     }
 }

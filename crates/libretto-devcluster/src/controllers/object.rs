@@ -234,15 +234,16 @@ pub(crate) fn set_condition(
     now: Timestamp,
 ) -> bool {
     let existing = conditions
-        .iter_mut()
-        .find(|condition| text(condition, "/type") == kind);
-    let Some(condition) = existing else {
+        .iter()
+        .position(|condition| text(condition, "/type") == kind);
+    let Some(position) = existing else {
         conditions.push(json!({
             "type": kind, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": rfc3339(now),
         }));
         return true;
     };
+    let condition = &mut conditions[position];
     let same_status = text(condition, "/status") == status;
     let same = same_status
         && text(condition, "/reason") == reason

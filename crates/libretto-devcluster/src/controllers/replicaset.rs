@@ -42,12 +42,13 @@ impl Controller for ReplicaSets {
 
 fn reconcile(cache: &Cache, set: &Value, now: Timestamp, plan: &mut Plan) {
     let claimed = pods::claim(cache, &PODS, &REPLICA_SETS, set, |_| true, plan);
+    let terminating = claimed.iter().filter(|pod| deleting(pod)).count();
     let mut active: Vec<&Value> = claimed
         .into_iter()
         .filter(|pod| pods::active(pod))
         .collect();
     let wanted = usize::try_from(int(set, "/spec/replicas").unwrap_or(1).max(0)).unwrap_or(0);
-    let mut status = status(set, &active, now, plan);
+    let mut status = status(set, &active, terminating, now, plan);
     let refusal = cache
         .refusal(&ObjectKey::of(&REPLICA_SETS, set))
         .filter(|_| active.len() < wanted);
@@ -158,7 +159,13 @@ fn deletion_rank(pod: &Value) -> impl Ord + use<> {
     )
 }
 
-fn status(set: &Value, active: &[&Value], now: Timestamp, plan: &mut Plan) -> Value {
+fn status(
+    set: &Value,
+    active: &[&Value],
+    terminating: usize,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> Value {
     let min_ready = int(set, "/spec/minReadySeconds").unwrap_or(0);
     let [mut ready, mut available, mut labeled] = [0_i64; 3];
     for pod in active {
@@ -171,6 +178,7 @@ fn status(set: &Value, active: &[&Value], now: Timestamp, plan: &mut Plan) -> Va
     let mut status = json!({
         "observedGeneration": object::generation(set),
         "replicas": active.len(),
+        "terminatingReplicas": terminating,
     });
     for (member, number) in [
         ("fullyLabeledReplicas", labeled),
@@ -225,7 +233,7 @@ mod tests {
         let status = simulator.cache.get(&REPLICA_SETS, "n", "rs").unwrap()["status"].clone();
         assert_eq!(
             status,
-            json!({"observedGeneration": 2, "replicas": 1, "fullyLabeledReplicas": 1, "readyReplicas": 1, "availableReplicas": 1})
+            json!({"observedGeneration": 2, "replicas": 1, "terminatingReplicas": 0, "fullyLabeledReplicas": 1, "readyReplicas": 1, "availableReplicas": 1})
         );
         let writes = simulator.writes;
         simulator.change(&serving, |pod| {

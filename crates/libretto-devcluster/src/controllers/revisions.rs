@@ -14,6 +14,9 @@ use crate::api::Gvr;
 /// Label on revisions and pods.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
+/// Upstream has another label on the revisions of stateful sets; their pods name the whole revision.
+const SET_REVISION_LABEL: &str = "controller.kubernetes.io/hash";
+
 /// The revisions of one workload, oldest first, with the one its template stands for.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -123,7 +126,12 @@ fn build(gvr: &Gvr, owner: &Value, data: &Value, number: i64, collisions: i64) -
         .pointer("/spec/template/metadata/labels")
         .cloned()
         .unwrap_or_else(|| json!({}));
-    labels[REVISION_LABEL] = hash.clone().into();
+    let label = if gvr.resource == "statefulsets" {
+        SET_REVISION_LABEL
+    } else {
+        REVISION_LABEL
+    };
+    labels[label] = hash.clone().into();
     let mut metadata = json!({
         "namespace": object::namespace(owner),
         // A ControllerRevision's name may be longer than a label; the hash must survive.

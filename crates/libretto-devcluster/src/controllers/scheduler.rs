@@ -201,7 +201,7 @@ fn verdict(cache: &Cache, pod: &Value) -> Verdict {
     Verdict::Refuse(refusal(nodes.len(), &reasons, preemption))
 }
 
-/// `0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.`
+/// `0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.`
 fn refusal(nodes: usize, reasons: &[(String, usize)], preemption: &str) -> String {
     // Reasons that concern the pod itself carry no count, as upstream.
     let list: Vec<String> = reasons
@@ -215,7 +215,7 @@ fn refusal(nodes: usize, reasons: &[(String, usize)], preemption: &str) -> Strin
         })
         .collect();
     format!(
-        "0/{nodes} nodes are available: {}. preemption: 0/{nodes} nodes are available: {nodes} {preemption}",
+        "0/{nodes} nodes are available: {}. no new claims to deallocate, preemption: 0/{nodes} nodes are available: {nodes} {preemption}",
         list.join(", ")
     )
 }
@@ -618,7 +618,7 @@ mod tests {
                 assert_eq!(text(object, "/status/conditions/0/reason"), "Unschedulable");
                 assert_eq!(text(object, "/status/conditions/0/message"), note.message);
                 assert_eq!(note.reason, "FailedScheduling");
-                let sentence = note.message.split(". preemption").next().unwrap();
+                let sentence = note.message.split(". no new claims").next().unwrap();
                 sentence.to_owned()
             }
             [Action::Update { object, .. }] => {

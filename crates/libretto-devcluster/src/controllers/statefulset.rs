@@ -296,7 +296,7 @@ impl Context<'_> {
                         self.set,
                         "FailedCreate",
                         format!(
-                            "create Pod {name} in StatefulSet {set_name} failed error: pvc {claim_name} is being deleted"
+                            "Create Pod {name} in StatefulSet {set_name} failed error: pvc {claim_name} is being deleted"
                         ),
                     )));
                 }
@@ -308,11 +308,11 @@ impl Context<'_> {
             gvr: PODS.clone(),
             done: Some(self.note(
                 "SuccessfulCreate",
-                format!("create Pod {name} in StatefulSet {set_name} successful"),
+                format!("Create Pod {name} in StatefulSet {set_name} successful"),
             )),
             failed: Some(self.failure(
                 "FailedCreate",
-                format!("create Pod {name} in StatefulSet {set_name} failed error: "),
+                format!("Create Pod {name} in StatefulSet {set_name} failed error: "),
             )),
             object: pod,
         });
@@ -326,11 +326,11 @@ impl Context<'_> {
             pod,
             self.note(
                 "SuccessfulDelete",
-                format!("delete Pod {name} in StatefulSet {set_name} successful"),
+                format!("Delete Pod {name} in StatefulSet {set_name} successful"),
             ),
             self.failure(
                 "FailedDelete",
-                format!("delete Pod {name} in StatefulSet {set_name} failed error: "),
+                format!("Delete Pod {name} in StatefulSet {set_name} failed error: "),
             ),
         ));
     }
@@ -413,6 +413,7 @@ impl Context<'_> {
         object::set_label(&mut pod, POD_NAME_LABEL, &name);
         object::set_label(&mut pod, POD_INDEX_LABEL, &ordinal.to_string());
         object::set_label(&mut pod, REVISION_LABEL, object::name(revision));
+        pod["metadata"]["generateName"] = format!("{}-", object::name(self.set)).into();
         pod["spec"]["hostname"] = name.into();
         let service = text(self.set, "/spec/serviceName");
         if !service.is_empty() {
@@ -501,12 +502,12 @@ impl Context<'_> {
                 object: claim,
                 done: Some(self.note(
                     "SuccessfulCreate",
-                    format!("create Claim {name} Pod {pod_name} in StatefulSet {set_name} success"),
+                    format!("Create Claim {name} Pod {pod_name} in StatefulSet {set_name} success"),
                 )),
                 failed: Some(self.failure(
                     "FailedCreate",
                     format!(
-                        "create Claim {name} for Pod {pod_name} in StatefulSet {set_name} failed error: "
+                        "Create Claim {name} for Pod {pod_name} in StatefulSet {set_name} failed error: "
                     ),
                 )),
             });
@@ -672,7 +673,7 @@ mod tests {
         );
         assert_eq!(
             simulator.events,
-            ["SuccessfulCreate create Pod web-0 in StatefulSet web successful"]
+            ["SuccessfulCreate Create Pod web-0 in StatefulSet web successful"]
         );
         converge(&mut simulator);
         assert_eq!(names(&simulator), ["web-0", "web-1", "web-2"]);

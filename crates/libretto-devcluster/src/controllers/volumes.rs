@@ -150,13 +150,17 @@ impl Volumes {
             }
             return;
         }
-        if !has_finalizer(claim, CLAIM_FINALIZER) {
-            let mut held = object::with_finalizer(claim, CLAIM_FINALIZER);
-            let class = class_name(cache, claim);
-            if claim.pointer("/spec/storageClassName").is_none()
-                && text(claim, "/spec/volumeName").is_empty()
-                && !class.is_empty()
-            {
+        let class = class_name(cache, claim);
+        let takes_class = claim.pointer("/spec/storageClassName").is_none()
+            && text(claim, "/spec/volumeName").is_empty()
+            && !class.is_empty();
+        if takes_class || !has_finalizer(claim, CLAIM_FINALIZER) {
+            let mut held = if has_finalizer(claim, CLAIM_FINALIZER) {
+                claim.clone()
+            } else {
+                object::with_finalizer(claim, CLAIM_FINALIZER)
+            };
+            if takes_class {
                 held["spec"]["storageClassName"] = class.into();
             }
             plan.update(&PERSISTENT_VOLUME_CLAIMS, claim, held);

@@ -3,10 +3,7 @@
 use serde_json::Value;
 
 use super::{check::Check, validate::counterpart};
-use crate::{
-    error::FieldError,
-    schema::field::{child, type_name},
-};
+use crate::{error::FieldError, schema::field::child};
 
 /// Every rule at and below `check` that `new` breaks. Rules that mention `oldSelf` run only where an old value corresponds.
 pub(super) fn validate(
@@ -33,7 +30,7 @@ pub(super) fn validate(
                 failures
                     .into_vec()
                     .into_iter()
-                    .map(|failure| error(check, &failure, new, path)),
+                    .map(|failure| error(&failure, new, path)),
             );
         }
     }
@@ -65,12 +62,7 @@ pub(super) fn validate(
     }
 }
 
-fn error(
-    check: &Check,
-    failure: &kube_cel::ValidationError,
-    value: &Value,
-    path: &str,
-) -> FieldError {
+fn error(failure: &kube_cel::ValidationError, value: &Value, path: &str) -> FieldError {
     let below = failure.field_path.trim_start_matches('.');
     let field = match (path.is_empty(), below.is_empty()) {
         (_, true) if path.is_empty() => "<nil>".to_owned(),
@@ -79,11 +71,12 @@ fn error(
         (false, false) if below.starts_with('[') => format!("{path}{below}"),
         (false, false) => format!("{path}.{below}"),
     };
-    // Upstream shows the declared type of the value, not the value.
-    let kind = if check.kind.is_empty() {
-        type_name(value)
+    // Upstream shows scalars, and of anything larger nothing.
+    let large = value.is_object() || value.is_array();
+    let shown = if large {
+        String::new()
     } else {
-        &check.kind
+        format!("{value}: ")
     };
     let (reason, message) = match failure.reason.as_deref() {
         Some("FieldValueForbidden") => (
@@ -94,12 +87,10 @@ fn error(
             "FieldValueRequired",
             format!("Required value: {}", failure.message),
         ),
-        Some("FieldValueDuplicate") => {
-            ("FieldValueDuplicate", format!("Duplicate value: {kind:?}"))
-        }
+        Some("FieldValueDuplicate") => ("FieldValueDuplicate", format!("Duplicate value: {value}")),
         _ => (
             "FieldValueInvalid",
-            format!("Invalid value: {kind:?}: {}", failure.message),
+            format!("Invalid value: {shown}{}", failure.message),
         ),
     };
     FieldError {

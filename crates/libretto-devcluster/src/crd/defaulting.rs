@@ -8,6 +8,10 @@ use super::check::Check;
 pub(super) fn default(check: &Check, value: &mut Value) {
     match value {
         Value::Object(object) => {
+            // A null where none is allowed says nothing.
+            object.retain(|name, value| {
+                !value.is_null() || check.properties.get(name).is_none_or(|one| one.nullable)
+            });
             for (name, property) in &check.properties {
                 if let Some(default) = &property.default {
                     let missing = match object.get(name) {

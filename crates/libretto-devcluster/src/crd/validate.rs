@@ -37,6 +37,7 @@ pub(super) fn validate(
         matches!(
             error.reason,
             "FieldValueRequired"
+                | "FieldValueNotSupported"
                 | "FieldValueTooLong"
                 | "FieldValueTooMany"
                 | "FieldValueTypeInvalid"
@@ -161,11 +162,15 @@ fn string(check: &Check, text: &str, value: &Value, path: &str, errors: &mut Vec
     if let Some(format) = &check.format
         && !format::matches(format, text)
     {
-        errors.push(invalid(
-            path,
-            value,
-            &format!("{} must be of type {format}: {text:?}", body(path)),
-        ));
+        // For upstream a format is a type.
+        errors.push(FieldError {
+            reason: "FieldValueTypeInvalid",
+            ..invalid(
+                path,
+                value,
+                &format!("{} must be of type {format}: {text:?}", body(path)),
+            )
+        });
     }
 }
 

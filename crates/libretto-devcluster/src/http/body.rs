@@ -40,16 +40,24 @@ pub(super) async fn bytes(body: Body) -> Result<Bytes, ApiError> {
 
 /// A whole object as sent by create, update and delete.
 pub(super) fn object(media_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
+    // Null is an object without fields, as in Go.
+    let whole = |value: Value| {
+        if value.is_null() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            value
+        }
+    };
     match media_type {
-        "" | "application/json" | "text/json" => json_value(bytes),
-        "application/yaml" | "text/yaml" => yaml_value(bytes),
+        "" | "application/json" | "text/json" => json_value(bytes).map(whole),
+        "application/yaml" | "text/yaml" => yaml_value(bytes).map(whole),
         "application/vnd.kubernetes.protobuf" => Err(ApiError::unsupported_media_type(
             "this server does not read protobuf, which kubectl sends for some typed commands (create namespace, configmap, secret, deployment …, autoscale); \
              use: kubectl create … --dry-run=client -o yaml | kubectl apply -f -",
         )),
-        other => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format {other:?} - accepted media types include: application/json, application/yaml"
-        ))),
+        _ => Err(ApiError::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+        )),
     }
 }
 
@@ -98,9 +106,14 @@ pub(super) fn text(text: impl Into<String>) -> Response {
 
 /// The answer to a request that failed.
 pub(super) fn failure(error: &ApiError) -> Response {
+    if error.code == 404 && error.reason.is_empty() {
+        let mut response = text(format!("{}\n", error.message));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return response;
+    }
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &error.status());
-    if matches!(error.code, 429 | 503 | 504) {
+    if error.code == 503 || !error.details["retryAfterSeconds"].is_null() {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{body::Body, extract::Request, response::Response};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,18 @@ const VERBS: &[&str] = &[
     "get",
     "list",
     "patch",
+    "update",
+    "watch",
+];
+
+/// The same, in the order in which upstream happens to name them for custom resources.
+const CUSTOM_VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
     "update",
     "watch",
 ];
@@ -60,15 +73,23 @@ type Catalogue = BTreeMap<String, BTreeMap<String, Vec<Entry>>>;
 pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Response, ApiError> {
     match route {
         Route::OpenApiIndex => {
-            return Ok(body::json(
+            // Upstream forgets to say that it is JSON.
+            return Ok(body::typed(
                 StatusCode::OK,
+                "text/plain; charset=utf-8",
                 &openapi::index(&api.registry().served()),
             ));
         }
         Route::OpenApi(group, version) => {
-            return openapi::document(group, version, &api.registry().served())
-                .map(|document| body::json(StatusCode::OK, &document))
-                .ok_or_else(ApiError::unknown_resource);
+            let document = openapi::document(group, version, &api.registry().served());
+            return Ok(document.map_or_else(
+                || {
+                    let mut nothing = Response::new(Body::empty());
+                    *nothing.status_mut() = StatusCode::NOT_FOUND;
+                    nothing
+                },
+                |document| body::json(StatusCode::OK, &document),
+            ));
         }
         Route::OpenApiV2 => {
             return Err(ApiError::new(
@@ -104,9 +125,7 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
             ))
         }
         Route::Group(group) => {
-            let versions = catalogue
-                .get(group)
-                .ok_or_else(ApiError::unknown_resource)?;
+            let versions = catalogue.get(group).ok_or_else(ApiError::unknown_path)?;
             let mut answer = legacy_group(group, versions);
             answer["kind"] = "APIGroup".into();
             answer["apiVersion"] = "v1".into();
@@ -115,7 +134,8 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
         Route::GroupVersion(group, version) => {
             let entries = catalogue
                 .get(group)
-                .and_then(|versions| versions.get(version))
+                .ok_or_else(ApiError::unknown_path)?
+                .get(version)
                 .ok_or_else(ApiError::unknown_resource)?;
             Ok(body::json(
                 StatusCode::OK,
@@ -124,6 +144,17 @@ pub(super) fn handle(api: &Api, route: &Route, request: &Request) -> Result<Resp
         }
         _ => Err(ApiError::unknown_resource()),
     }
+}
+
+/// Whether the group has a server of its own, which knows more of what is not there than that there is nothing: built-in groups.
+pub(super) fn serves(api: &Api, group: &str) -> bool {
+    group.is_empty()
+        || REVIEWS.iter().any(|(own, ..)| *own == group)
+        || api
+            .registry()
+            .all()
+            .iter()
+            .any(|resource| resource.group == group && resource.custom.is_none())
 }
 
 fn catalogue(api: &Api) -> Catalogue {
@@ -197,7 +228,11 @@ fn entry(resource: &Resource, version: &Version) -> Entry {
         namespaced: resource.namespaced,
         short_names: resource.short_names.clone(),
         categories: resource.categories.clone(),
-        verbs: VERBS,
+        verbs: if resource.custom.is_some() {
+            CUSTOM_VERBS
+        } else {
+            VERBS
+        },
         subresources,
     }
 }
@@ -230,6 +265,9 @@ fn legacy_resources(group: &str, version: &str, entries: &[Entry]) -> Value {
         if !entry.categories.is_empty() {
             resource["categories"] = json!(entry.categories);
         }
+        if entry.verbs.len() > 1 {
+            resource["storageVersionHash"] = storage_hash(group, version, entry).into();
+        }
         resources.push(resource);
         for sub in &entry.subresources {
             let mut resource = json!({
@@ -243,7 +281,25 @@ fn legacy_resources(group: &str, version: &str, entries: &[Entry]) -> Value {
             resources.push(resource);
         }
     }
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": resources})
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources});
+    // Upstream leaves it out for the core group only.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    list
+}
+
+/// Tells clients when the stored form of a resource changes: upstream's digest of group, version and kind.
+fn storage_hash(group: &str, version: &str, entry: &Entry) -> String {
+    // As long as definitions are stored in their first form, and both kinds of events as those of the core group.
+    let version = if entry.kind == "CustomResourceDefinition" {
+        "v1beta1"
+    } else {
+        version
+    };
+    let group = if entry.kind == "Event" { "" } else { group };
+    let digest = Sha256::digest(format!("{group}/{version}/{}", entry.kind).as_bytes());
+    STANDARD.encode(&digest[..8])
 }
 
 fn aggregated(request: &Request, catalogue: &Catalogue, wanted: impl Fn(&str) -> bool) -> Response {
@@ -261,7 +317,12 @@ fn aggregated(request: &Request, catalogue: &Catalogue, wanted: impl Fn(&str) ->
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+            let metadata = if group.is_empty() {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     let list = json!({

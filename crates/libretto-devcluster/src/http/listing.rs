@@ -22,7 +22,26 @@ struct PlainList<'a> {
     kind: &'a str,
     api_version: &'a str,
     metadata: Value,
-    items: &'a [Arc<Value>],
+    items: Vec<Item<'a>>,
+}
+
+/// An object of a list. The list says what its items are; only custom resources repeat it.
+struct Item<'a> {
+    object: &'a Value,
+    typed: bool,
+}
+
+impl Serialize for Item<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.object {
+            Value::Object(fields) if !self.typed => serializer.collect_map(
+                fields
+                    .iter()
+                    .filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind")),
+            ),
+            other => other.serialize(serializer),
+        }
+    }
 }
 
 /// `includeObject` of a Table.
@@ -32,7 +51,7 @@ pub(super) fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
         Some(other) => Err(ApiError::bad_request(format!(
-            "includeObject: {other:?} is not None, Metadata or Object"
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
         ))),
     }
 }
@@ -110,6 +129,10 @@ pub(super) fn many(
 ) -> Result<Response, ApiError> {
     let revision = page.revision.to_string();
     let mut metadata = json!({"resourceVersion": revision});
+    if resource.custom.is_some() && form == Form::Plain {
+        // Written also when it is empty, as lists of custom resources have no type.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &page.continue_token {
         metadata["continue"] = token.as_str().into();
     }
@@ -143,7 +166,14 @@ pub(super) fn many(
                 kind: &resource.list_kind,
                 api_version: &resource.api_version(version),
                 metadata,
-                items: &page.items,
+                items: page
+                    .items
+                    .iter()
+                    .map(|object| Item {
+                        object,
+                        typed: resource.custom.is_some(),
+                    })
+                    .collect(),
             },
         ),
     })

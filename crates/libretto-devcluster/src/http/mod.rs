@@ -127,11 +127,9 @@ async fn dispatch(
             }
             resources::handle(shared, &path, &query, request).await
         }
-        _ if request.method() != Method::GET => Err(ApiError::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        )),
+        Route::Unknown => Err(ApiError::unknown_path()),
+        _ if request.method() != Method::GET => Err(ApiError::method_not_allowed()),
         Route::Metrics => Ok(body::text(shared.metrics.render())),
-        Route::Unknown => Err(ApiError::unknown_resource()),
         Route::Health | Route::Version => Err(ApiError::unknown_resource()),
         route => discovery::handle(&shared.api, &route, &request),
     }
@@ -143,9 +141,7 @@ async fn pod_stream(
     request: Request,
 ) -> Result<Response, ApiError> {
     if !matches!(*request.method(), Method::GET | Method::POST) {
-        return Err(ApiError::method_not_allowed(
-            "logs and commands of pods are reached with GET or POST",
-        ));
+        return Err(ApiError::method_not_allowed());
     }
     let (namespace, pod) = (
         path.namespace.unwrap_or_default(),

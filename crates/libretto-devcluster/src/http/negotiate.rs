@@ -17,6 +17,10 @@ pub(super) enum Form {
     AggregatedDiscovery,
 }
 
+fn known(media: &str) -> bool {
+    matches!(media, "application/json" | "*/*")
+}
+
 /// The first acceptable form of the `Accept` header (clients list them in order of preference).
 pub(super) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     let mut offered = Vec::new();
@@ -29,7 +33,7 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
                 .filter_map(|parameter| parameter.split_once('='))
                 .collect();
             offered.push(media.to_owned());
-            if !matches!(media, "application/json" | "application/*" | "*/*") {
+            if !known(media) {
                 continue;
             }
             let parameter = |name: &str| {
@@ -57,14 +61,20 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
     if offered.is_empty() {
         return Ok(Form::Plain);
     }
+    // A known format in an unknown form is another answer than an unknown format.
+    if offered.iter().any(|media| known(media)) {
+        return Err(ApiError::new(
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: application/json",
+        ));
+    }
     Err(ApiError::new(
         406,
         "NotAcceptable",
-        format!(
-            "only application/json is answered, the request accepts {}",
-            offered.join(", ")
-        ),
-    ))
+        "406: Not Acceptable\n\nAvailable representations: application/json",
+    )
+    .without_subject())
 }
 
 #[cfg(test)]

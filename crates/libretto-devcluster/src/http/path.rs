@@ -152,7 +152,7 @@ impl Query {
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
-        // Go's ParseBool; a bare `?watch` counts as true.
+        // Upstream takes everything but these two as true, also a bare `?watch`.
         if self
             .0
             .iter()
@@ -161,11 +161,8 @@ impl Query {
             return Ok(true);
         }
         match self.get(name) {
-            None | Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "{name}: {other:?} is not true or false"
-            ))),
+            None | Some("false" | "0") => Ok(false),
+            Some(_) => Ok(true),
         }
     }
 
@@ -173,7 +170,9 @@ impl Query {
         self.get(name)
             .map(|text| {
                 text.parse().map_err(|_| {
-                    ApiError::bad_request(format!("{name}: {text:?} is not an integer"))
+                    ApiError::bad_request(format!(
+                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                    ))
                 })
             })
             .transpose()
@@ -185,7 +184,7 @@ impl Query {
             .map(|text| {
                 text.parse().map_err(|_| {
                     ApiError::bad_request(format!(
-                        "resourceVersion: Invalid value: {text:?}: not issued by this server"
+                        "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
                     ))
                 })
             })

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    Shared, body, listing, negotiate,
+    Shared, body, discovery, listing, negotiate,
     path::{Query, ResourcePath},
     watching,
 };
@@ -22,6 +22,22 @@ use crate::{
 
 /// Upstream's warning, word for word: clients know it.
 const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
+/// Resources whose deletion is answered with the object: those that had it so before there was a rule.
+const RETURNED: &[&str] = &[
+    "csidrivers",
+    "csinodes",
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+    "storageclasses",
+    "volumeattachments",
+];
 
 /// `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +55,7 @@ struct Call<'a> {
     path: &'a ResourcePath,
     query: &'a Query,
     headers: HeaderMap,
+    method: Method,
 }
 
 pub(super) async fn handle(
@@ -52,7 +69,14 @@ pub(super) async fn handle(
         .registry()
         .find(&path.gvr.group, &path.gvr.resource)
         .filter(|resource| resource.version(&path.gvr.version).is_some())
-        .ok_or_else(ApiError::unknown_resource)?;
+        .ok_or_else(|| {
+            let group = &path.gvr.group;
+            if discovery::serves(&shared.api, group) {
+                ApiError::unknown_resource()
+            } else {
+                ApiError::unknown_path()
+            }
+        })?;
     if !resource.namespaced && path.namespace.is_some() {
         return Err(ApiError::unknown_resource());
     }
@@ -67,6 +91,7 @@ pub(super) async fn handle(
         path,
         query,
         headers: parts.headers,
+        method: parts.method.clone(),
     };
     let method = parts.method;
     if method == Method::GET {
@@ -91,6 +116,8 @@ impl Call<'_> {
 
     fn list_options(&self) -> Result<ListOptions, ApiError> {
         let limit = self.query.number("limit")?;
+        // A list has no use for it, but a number it must be.
+        self.query.number("timeoutSeconds")?;
         Ok(ListOptions {
             label_selector: self.query.get("labelSelector").map(str::to_owned),
             field_selector: self.query.get("fieldSelector").map(str::to_owned),
@@ -112,27 +139,25 @@ impl Call<'_> {
                 return listing::one(form, &self.resource, self.version(), self.query, &object);
             }
             Some("scale") => {
+                self.subresource("scale")?;
                 let scale = self
                     .shared
                     .api
                     .scale(self.gvr, self.namespace(), self.name())?;
                 return Ok(body::json(StatusCode::OK, &scale));
             }
-            Some(other) => return Err(self.no_such_subresource(other, &Method::GET)),
+            Some(other) => return Err(self.no_such_subresource(other)),
         }
-        let mut options = self.list_options()?;
+        let options = self.list_options()?;
         let watch = self.query.flag("watch")?;
         if let Some(name) = &self.path.name {
-            if watch {
-                // A watch of one object is a watch of the collection that selects it.
-                let own = options.field_selector.take().filter(|own| !own.is_empty());
-                options.field_selector = Some(match own {
-                    Some(own) => format!("{own},metadata.name={name}"),
-                    None => format!("metadata.name={name}"),
-                });
-            } else {
+            // One object is never watched, whatever the query says.
+            {
+                self.refuse_future(self.query.revision().map_err(|error| {
+                    // Where one object is read upstream has not thought of it.
+                    ApiError::unclassified(error.message.replace("invalid resource version: ", ""))
+                })?)?;
                 let object = self.shared.api.get(self.gvr, self.namespace(), name)?;
-                self.refuse_future(self.query.revision()?)?;
                 return listing::one(form, &self.resource, self.version(), self.query, &object);
             }
         }
@@ -147,6 +172,16 @@ impl Call<'_> {
                 self.query,
                 form,
             );
+        }
+        if self.query.get("sendInitialEvents").is_some() {
+            return Err(ApiError::invalid_options(
+                "ListOptions",
+                FieldError {
+                    reason: "FieldValueForbidden",
+                    field: "sendInitialEvents".to_owned(),
+                    message: "Forbidden: sendInitialEvents is forbidden for list".to_owned(),
+                },
+            ));
         }
         let at = self.exact_revision(&options)?;
         let page = self.shared.api.page(
@@ -165,35 +200,55 @@ impl Call<'_> {
         let revision = self.query.revision()?;
         let matching = self.query.get("resourceVersionMatch");
         if options.continue_token.is_some() {
+            if matching.is_some() {
+                let mut causes = Vec::new();
+                if revision.is_none() {
+                    causes.push(match_forbidden(
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    ));
+                }
+                causes.push(match_forbidden(
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
+                return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &causes));
+            }
             if revision.unwrap_or(0) > 0 {
                 return Err(ApiError::bad_request(
                     "specifying resource version is not allowed when using continue",
-                ));
-            }
-            if matching.is_some() {
-                return Err(ApiError::bad_request(
-                    "resourceVersionMatch is forbidden when continue is provided",
                 ));
             }
             return Ok(None);
         }
         let exact = match (matching, revision) {
             (Some(_), None) => {
-                return Err(ApiError::bad_request(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                return Err(ApiError::invalid_options(
+                    "ListOptions",
+                    match_forbidden(
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    ),
                 ));
             }
             (Some("Exact"), Some(0)) => {
-                return Err(ApiError::bad_request(
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                return Err(ApiError::invalid_options(
+                    "ListOptions",
+                    match_forbidden(
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                    ),
                 ));
             }
             (Some("Exact"), Some(_)) => true,
             (Some("NotOlderThan"), Some(_)) => false,
             (Some(other), Some(_)) => {
-                return Err(ApiError::bad_request(format!(
-                    "resourceVersionMatch: {other:?} is not Exact or NotOlderThan"
-                )));
+                return Err(ApiError::invalid_options(
+                    "ListOptions",
+                    FieldError {
+                        reason: "FieldValueNotSupported",
+                        field: "resourceVersionMatch".to_owned(),
+                        message: format!(
+                            "Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+                        ),
+                    },
+                ));
             }
             // Without a match, a limit has always meant exactly this revision.
             (None, Some(revision)) => revision > 0 && options.limit.unwrap_or(0) > 0,
@@ -212,9 +267,14 @@ impl Call<'_> {
     }
 
     fn write(&self, method: &Method, bytes: &[u8]) -> Result<Response, ApiError> {
+        // An answer that nobody could read must not have done anything.
+        negotiate::form(&self.headers)?;
         let media_type = body::media_type(&self.headers);
         let named = self.path.name.is_some();
         match (self.path.subresource.as_deref(), method.as_str(), named) {
+            (None, "POST", false) if self.resource.namespaced && self.path.namespace.is_none() => {
+                Err(ApiError::method_not_allowed())
+            }
             (None, "POST", false) => {
                 let object = body::object(&media_type, bytes)?;
                 let options = self.write_options()?;
@@ -249,7 +309,7 @@ impl Call<'_> {
             (Some("binding"), "POST", true) if self.is("", "pods") => {
                 let binding = body::object(&media_type, bytes)?;
                 let node = binding["target"]["name"].as_str().unwrap_or_default();
-                let dry = body_dry_run(&binding)? || dry_run(self.query)?;
+                let dry = body_dry_run(&binding)? || dry_run("CreateOptions", self.query)?;
                 self.shared
                     .api
                     .bind(self.namespace(), self.name(), node, dry)?;
@@ -257,6 +317,12 @@ impl Call<'_> {
             }
             (Some("eviction"), "POST", true) if self.is("", "pods") => {
                 let eviction = body::object(&media_type, bytes)?;
+                let named = eviction["metadata"]["name"].as_str().unwrap_or_default();
+                if named != self.name() {
+                    return Err(ApiError::bad_request(
+                        "name in URL does not match name in Eviction object",
+                    ));
+                }
                 let options = delete_options(&eviction["deleteOptions"], self.query)?;
                 self.shared
                     .api
@@ -266,10 +332,8 @@ impl Call<'_> {
             (Some("token"), "POST", true) if self.is("", "serviceaccounts") => {
                 self.token(body::object(&media_type, bytes)?)
             }
-            (Some(other), _, _) => Err(self.no_such_subresource(other, method)),
-            _ => Err(ApiError::method_not_allowed(
-                "the server does not allow this method on the requested resource",
-            )),
+            (Some(other), _, _) => Err(self.no_such_subresource(other)),
+            _ => Err(ApiError::method_not_allowed()),
         }
     }
 
@@ -285,16 +349,21 @@ impl Call<'_> {
                 Ok(Subresource::Scale)
             }
             "finalize" if self.is("", "namespaces") => Ok(Subresource::Finalize),
+            _ if self.resource.custom.is_some() => Err(ApiError::not_found_in(
+                &self.resource.group,
+                &self.resource.plural,
+                self.name(),
+            )),
             _ => Err(ApiError::unknown_resource()),
         }
     }
 
-    fn no_such_subresource(&self, name: &str, method: &Method) -> ApiError {
+    fn no_such_subresource(&self, name: &str) -> ApiError {
         let what = format!("{}/{name}", self.resource.qualified());
         let served = matches!(name, "status" | "scale" | "finalize")
             || self.resource.extras.iter().any(|extra| extra.name == name);
         if served {
-            return ApiError::method_not_allowed(format!("{what} does not take {method}"));
+            return ApiError::method_not_allowed();
         }
         match name {
             "ephemeralcontainers" | "resize" | "proxy" | "attach" => ApiError::not_implemented(
@@ -312,9 +381,15 @@ impl Call<'_> {
         if given || !self.resource.conditional_updates {
             return Ok(());
         }
+        // For custom resources upstream names the resource here and the kind everywhere else.
+        let kind = if self.resource.custom.is_some() {
+            &self.resource.plural
+        } else {
+            &self.resource.kind
+        };
         Err(ApiError::invalid(
             &self.resource.group,
-            &self.resource.kind,
+            kind,
             self.name(),
             &[FieldError {
                 reason: "FieldValueInvalid",
@@ -324,22 +399,63 @@ impl Call<'_> {
         ))
     }
 
+    /// What upstream calls the query of this request.
+    fn options_kind(&self) -> &'static str {
+        match self.method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            _ => "DeleteOptions",
+        }
+    }
+
     fn field_validation(&self) -> Result<FieldValidation, ApiError> {
         match self.query.get("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))),
+            Some(other) => Err(ApiError::invalid_options(
+                self.options_kind(),
+                FieldError {
+                    reason: "FieldValueNotSupported",
+                    field: "fieldValidation".to_owned(),
+                    message: format!(
+                        "Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+                    ),
+                },
+            )),
         }
     }
 
     fn write_options(&self) -> Result<WriteOptions, ApiError> {
         let manager = match self.query.get("fieldManager") {
             Some(manager) if manager.len() > 128 => {
-                return Err(ApiError::bad_request(
-                    "fieldManager: Too long: may not be more than 128 bytes",
+                return Err(ApiError::invalid_options(
+                    self.options_kind(),
+                    FieldError {
+                        reason: "FieldValueTooLong",
+                        field: "fieldManager".to_owned(),
+                        message: "Too long: may not be more than 128 bytes".to_owned(),
+                    },
+                ));
+            }
+            Some(manager) if manager.chars().any(char::is_control) => {
+                let (position, character) = manager
+                    .chars()
+                    .enumerate()
+                    .find(|(_, character)| character.is_control())
+                    .unwrap_or_default();
+                let code = u32::from(character);
+                return Err(ApiError::invalid_options(
+                    self.options_kind(),
+                    FieldError {
+                        reason: "FieldValueInvalid",
+                        field: "fieldManager".to_owned(),
+                        message: format!(
+                            "Invalid value: \"{}\": invalid character U+{code:04X} (at position {position})",
+                            manager.replace(character, &format!("\\x{code:02x}"))
+                        ),
+                    },
                 ));
             }
             Some(manager) => manager.to_owned(),
@@ -356,7 +472,7 @@ impl Call<'_> {
         };
         Ok(WriteOptions {
             field_manager: manager,
-            dry_run: dry_run(self.query)?,
+            dry_run: dry_run(self.options_kind(), self.query)?,
             strict: self.field_validation()? == FieldValidation::Strict,
             force: self.query.flag("force")?,
         })
@@ -396,14 +512,21 @@ impl Call<'_> {
                 Patch::Apply(body::yaml_value(bytes)?)
             }
             other => {
-                return Err(ApiError::unsupported_media_type(format!(
-                    "the body of the request was in an unknown format {other:?} - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
-                )));
+                tracing::debug!(media_type = other, "a patch of unknown type was refused");
+                return Err(
+                    ApiError::unsupported_media_type("415: Unsupported Media Type")
+                        .without_subject(),
+                );
             }
         };
         if options.force && !matches!(patch, Patch::Apply(_)) {
-            return Err(ApiError::bad_request(
-                "force: Forbidden: may not be specified for non-apply patch",
+            return Err(ApiError::invalid_options(
+                "PatchOptions",
+                FieldError {
+                    reason: "FieldValueForbidden",
+                    field: "force".to_owned(),
+                    message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+                },
             ));
         }
         let written = self.shared.api.patch_with_warnings(
@@ -459,8 +582,20 @@ impl Call<'_> {
             self.shared
                 .api
                 .delete_object(self.gvr, self.namespace(), self.name(), options)?;
-        if !removed {
+        // Some resources answer with what they were.
+        let shown = ["", "storage.k8s.io"].contains(&self.resource.group.as_str())
+            && RETURNED.contains(&self.resource.plural.as_str());
+        if !removed || shown {
             let form = negotiate::form(&self.headers)?;
+            let mut object = object;
+            if removed && self.is("", "pods") {
+                // As it was in its last moment.
+                let fields = &mut Arc::make_mut(&mut object)["metadata"];
+                fields["deletionGracePeriodSeconds"] = 0.into();
+                if fields["deletionTimestamp"].is_null() {
+                    fields["deletionTimestamp"] = crate::api::now().into();
+                }
+            }
             return listing::one(form, &self.resource, self.version(), self.query, &object);
         }
         let mut details = json!({"name": self.name(), "kind": self.resource.plural, "uid": object["metadata"]["uid"]});
@@ -474,10 +609,10 @@ impl Call<'_> {
     }
 
     fn delete_collection(&self, media_type: &str, bytes: &[u8]) -> Result<Response, ApiError> {
-        if self.resource.namespaced && self.path.namespace.is_none() {
-            return Err(ApiError::method_not_allowed(
-                "a collection is deleted in one namespace at a time",
-            ));
+        // Namespaces are deleted one by one everywhere.
+        if (self.resource.namespaced && self.path.namespace.is_none()) || self.is("", "namespaces")
+        {
+            return Err(ApiError::method_not_allowed());
         }
         let options = self.delete_options(media_type, bytes)?;
         let items = self.shared.api.delete_collection(
@@ -559,6 +694,15 @@ impl Call<'_> {
     }
 }
 
+/// What is wrong with `resourceVersionMatch`.
+pub(super) fn match_forbidden(why: &str) -> FieldError {
+    FieldError {
+        reason: "FieldValueForbidden",
+        field: "resourceVersionMatch".to_owned(),
+        message: format!("Forbidden: {why}"),
+    }
+}
+
 /// The answer to subresources that create nothing to look at.
 fn created_status() -> Response {
     body::json(
@@ -567,14 +711,23 @@ fn created_status() -> Response {
     )
 }
 
-fn dry_run(query: &Query) -> Result<bool, ApiError> {
+fn dry_run(kind: &str, query: &Query) -> Result<bool, ApiError> {
     match query.get("dryRun") {
         None => Ok(false),
         Some("All") => Ok(true),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-        ))),
+        Some(other) => Err(bad_dry_run(kind, &json!([other]))),
     }
+}
+
+fn bad_dry_run(kind: &str, given: &Value) -> ApiError {
+    ApiError::invalid_options(
+        kind,
+        FieldError {
+            reason: "FieldValueNotSupported",
+            field: "dryRun".to_owned(),
+            message: format!("Unsupported value: {given}: supported values: \"All\""),
+        },
+    )
 }
 
 /// `dryRun` of a body: a list that may only say `All`.
@@ -583,9 +736,7 @@ fn body_dry_run(given: &Value) -> Result<bool, ApiError> {
         None | Some([]) => Ok(false),
         Some(items) => match items.iter().find(|item| *item != "All") {
             None => Ok(true),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "dryRun: Unsupported value: {other}: supported values: \"All\""
-            ))),
+            Some(_) => Err(bad_dry_run("DeleteOptions", &given["dryRun"])),
         },
     }
 }
@@ -607,11 +758,38 @@ fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiErro
         Some("Foreground") => Some(Propagation::Foreground),
         Some("Orphan") => Some(Propagation::Orphan),
         Some(other) => {
-            return Err(ApiError::bad_request(format!(
-                "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-            )));
+            return Err(ApiError::invalid_options(
+                "DeleteOptions",
+                FieldError {
+                    reason: "FieldValueNotSupported",
+                    field: "propagationPolicy".to_owned(),
+                    message: format!(
+                        "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                    ),
+                },
+            ));
         }
     };
+    if !given["orphanDependents"].is_null() && !given["propagationPolicy"].is_null() {
+        return Err(ApiError::invalid_options(
+            "DeleteOptions",
+            FieldError {
+                reason: "FieldValueInvalid",
+                field: "propagationPolicy".to_owned(),
+                message: format!(
+                    "Invalid value: {}: orphanDependents and deletionPropagation cannot be both set",
+                    given["propagationPolicy"]
+                ),
+            },
+        ));
+    }
+    let kind = given["kind"].as_str().unwrap_or("DeleteOptions");
+    if !kind.is_empty() && kind != "DeleteOptions" {
+        return Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {:?}",
+            given["apiVersion"].as_str().unwrap_or_default()
+        )));
+    }
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let in_body = body_dry_run(given)?;
     Ok(DeleteOptions {
@@ -622,7 +800,7 @@ fn delete_options(given: &Value, query: &Query) -> Result<DeleteOptions, ApiErro
             Some(seconds) => Some(seconds),
             None => query.number("gracePeriodSeconds")?,
         },
-        dry_run: in_body || dry_run(query)?,
+        dry_run: in_body || dry_run("DeleteOptions", query)?,
     })
 }
 
@@ -631,7 +809,7 @@ pub(super) fn too_large(wanted: u64, now: u64) -> ApiError {
     let mut error = ApiError::new(
         504,
         "Timeout",
-        format!("Too large resource version: {wanted}, current: {now}"),
+        format!("Timeout: Too large resource version: {wanted}, current: {now}"),
     );
     error.details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
     error

@@ -78,9 +78,7 @@ pub(super) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     if review.method != Method::POST {
-        return Err(ApiError::method_not_allowed(
-            "reviews are created, nothing else",
-        ));
+        return Err(ApiError::method_not_allowed());
     }
     let (parts, content) = request.into_parts();
     let media_type = body::media_type(&parts.headers);
@@ -112,7 +110,7 @@ fn status(shared: &Shared, review: &Review, spec: &Value) -> Value {
             let token = spec["token"].as_str().unwrap_or_default();
             match shared.authority.user_of(token) {
                 Some(user) => json!({"authenticated": true, "user": info(&user)}),
-                None => json!({"authenticated": false, "error": "the token is not valid here"}),
+                None => json!({"user": {}, "error": "the token is not valid here"}),
             }
         }
         "SelfSubjectRulesReview" => json!({

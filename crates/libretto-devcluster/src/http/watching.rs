@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Shared, listing, negotiate::Form, path::Query};
 use crate::{
     api::{Gvr, ListOptions, ListQuery, Watch, WatchEvent},
-    error::ApiError,
+    error::{ApiError, FieldError},
     registry::Resource,
     table::IncludeObject,
 };
@@ -68,14 +68,27 @@ pub(super) fn start(
     let revision = query.revision()?;
     match (streaming, matching) {
         (Some(_), Some("NotOlderThan")) | (None, None) => {}
-        (Some(_), _) => {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
+        (Some(_), given) => {
+            let mut causes = vec![super::resources::match_forbidden(
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )];
+            if let Some(given) = given {
+                causes.push(FieldError {
+                    reason: "FieldValueNotSupported",
+                    field: "resourceVersionMatch".to_owned(),
+                    message: format!(
+                        "Unsupported value: {given:?}: supported values: \"NotOlderThan\""
+                    ),
+                });
+            }
+            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &causes));
         }
         (None, Some(_)) => {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            return Err(ApiError::invalid_options(
+                "ListOptions",
+                super::resources::match_forbidden(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
             ));
         }
     }
@@ -236,7 +249,7 @@ impl Presentation {
         }
         let mut object = json!({
             "kind": self.resource.kind, "apiVersion": self.resource.api_version(&self.version),
-            "metadata": {"resourceVersion": revision, "creationTimestamp": null},
+            "metadata": {"resourceVersion": revision},
         });
         if self.form == Form::Metadata {
             object["kind"] = "PartialObjectMetadata".into();

@@ -226,7 +226,8 @@ fn conditions(pod: &Pod, model: &PodModel, phase: &str, current: &Value, now: &s
     let ours: [(&str, Met<'_>); 5] = [
         (
             "PodReadyToStartContainers",
-            if model.sandbox_ready {
+            // The sandbox of a pod that is done goes.
+            if model.sandbox_ready && !matches!(phase, "Succeeded" | "Failed") {
                 Ok(())
             } else {
                 Err(("", String::new()))
@@ -260,6 +261,9 @@ fn conditions(pod: &Pod, model: &PodModel, phase: &str, current: &Value, now: &s
             .and_then(|before| before.get("lastTransitionTime").cloned())
             .unwrap_or_else(|| now.into());
         let mut condition = json!({"type": kind, "status": status, "lastTransitionTime": since});
+        if *kind == "Initialized" && phase == "Succeeded" && value.is_ok() {
+            condition["reason"] = "PodCompleted".into();
+        }
         if let Err((reason, message)) = value {
             if !reason.is_empty() {
                 condition["reason"] = (*reason).into();

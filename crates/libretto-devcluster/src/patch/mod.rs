@@ -11,6 +11,44 @@ use serde_json::{Value, json};
 
 use crate::{error::ApiError, schema::TypeSchema};
 
+/// What client-side apply remembers on the object.
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Upstream's words for a `$retainKeys` that does not name what the patch sets.
+pub(crate) const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+
+/// A value as Go prints it: `map[a:1 b:[x y]]`.
+pub(crate) fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(go_text).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(fields) => {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", go_text(value)))
+                .collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The JSON type of a value in the words of Go's decoder.
+pub(crate) fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// A patch that cannot be applied; the message is for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -32,6 +70,18 @@ pub fn json(target: &Value, operations: &Value) -> Result<Value, PatchError> {
         {
             continue;
         }
+        // Kubernetes' library replaces what is absent from an object by adding it.
+        let operation = match operation {
+            json_patch::PatchOperation::Replace(replace)
+                if result.pointer(replace.path.as_str()).is_none() =>
+            {
+                json_patch::PatchOperation::Add(json_patch::AddOperation {
+                    path: replace.path,
+                    value: replace.value,
+                })
+            }
+            other => other,
+        };
         json_patch::patch(&mut result, &[operation]).map_err(|error| {
             PatchError(format!(
                 "the server rejected our request due to an error in our request: {error}"
@@ -99,7 +149,7 @@ pub enum ApplyError {
 impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         match error {
-            ApplyError::Malformed(message) => Self::bad_request(message),
+            ApplyError::Malformed(message) => Self::unclassified(message),
             ApplyError::Conflicts(conflicts) => {
                 let mut error = Self::new(409, "Conflict", conflict_message(&conflicts));
                 let causes: Vec<Value> = conflicts

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
+use super::{PatchError, go_text};
 use crate::schema::{
     TypeSchema,
     node::{Node, Strategy},
@@ -108,11 +108,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     let Some(directive) = patch.remove(RETAIN_KEYS) else {
         return Ok(());
     };
-    let malformed = || {
-        PatchError(format!(
-            "{RETAIN_KEYS} must list every field the patch sets"
-        ))
-    };
+    let malformed = || PatchError(super::BAD_RETAIN_KEYS.to_owned());
     let kept = directive.as_array().ok_or_else(malformed)?;
     let listed = |name: &str| kept.iter().any(|value| value.as_str() == Some(name));
     let complete = patch.iter().all(|(name, value)| {
@@ -149,7 +145,7 @@ fn merge_ordered_lists(
         };
         let current = take_list(original, &name)?;
         if let Some(patched) = &patched {
-            check_order(patched, &order, merge_key(field), &name)?;
+            check_order(patched, &order, merge_key(field))?;
         }
         let mut server = current.clone().unwrap_or_default();
         let merged = match (current, patched) {
@@ -180,12 +176,7 @@ fn take_list(object: &mut Object, name: &str) -> Result<Option<Vec<Value>>, Patc
 }
 
 /// The patched items must appear in the order list, in that order.
-fn check_order(
-    patched: &[Value],
-    order: &[Value],
-    key: Option<&str>,
-    name: &str,
-) -> Result<(), PatchError> {
+fn check_order(patched: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut from = 0;
     for item in patched.iter().filter(|item| item.get(PATCH).is_none()) {
         match order[from..]
@@ -195,9 +186,9 @@ fn check_order(
             Some(found) => from += found + 1,
             None => {
                 return Err(PatchError(format!(
-                    "The order in patch list:\n{}\n doesn't match {ELEMENT_ORDER}{name} list:\n{}\n",
-                    Value::from(patched),
-                    Value::from(order),
+                    "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                    go_text(&Value::from(patched)),
+                    go_text(&Value::from(order)),
                 )));
             }
         }
@@ -375,7 +366,13 @@ fn without_directives_in(items: Vec<Value>) -> Vec<Value> {
 }
 
 fn bad_directive(directive: &Value, patch: &Value) -> PatchError {
-    PatchError(format!("unknown patch type [{directive}] in map: {patch}"))
+    let mut whole = patch.clone();
+    whole[PATCH] = directive.clone();
+    PatchError(format!(
+        "unknown patch type: {} in map: {}",
+        go_text(directive),
+        go_text(&whole)
+    ))
 }
 
 fn no_key(item: &Value, key: &str) -> PatchError {

@@ -178,7 +178,7 @@ fn conflicts_read_as_kubectl_shows_them() {
     assert_eq!(error.code, 409);
     assert_eq!(
         error.message,
-        "Apply failed with 1 conflict: conflict with \"kubectl-create\" using apps/v1 at 2026-01-01T00:00:00Z: .spec.replicas"
+        "Apply failed with 1 conflict: conflict with \"kubectl-create\" using apps/v1: .spec.replicas"
     );
     assert_eq!(error.details["causes"][0]["reason"], "FieldManagerConflict");
     let error = super::apply(
@@ -191,7 +191,7 @@ fn conflicts_read_as_kubectl_shows_them() {
     .unwrap_err();
     assert_eq!(
         crate::error::ApiError::from(error).message,
-        "Apply failed with 2 conflicts: conflicts with \"kubectl-create\" using apps/v1 at 2026-01-01T00:00:00Z:\n\
+        "Apply failed with 2 conflicts: conflicts with \"kubectl-create\" using apps/v1:\n\
          - .spec.paused\n- .spec.replicas"
     );
 }

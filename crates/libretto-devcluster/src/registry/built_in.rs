@@ -194,7 +194,7 @@ const ROWS: &[Row] = &[
     row("apps", "v1", "ControllerRevision", ("controllerrevisions", "controllerrevision"), &[], &[]),
     row("apps", "v1", "DaemonSet", ("daemonsets", "daemonset"), &["ds"], &[Status, Generation]).all(),
     row("apps", "v1", "Deployment", ("deployments", "deployment"), &["deploy"], &[Status, Scale, Generation]).all(),
-    row("apps", "v1", "ReplicaSet", ("replicasets", "replicaset"), &["rs"], &[Status, Scale, Generation]).all().fields(&["status.replicas"]),
+    row("apps", "v1", "ReplicaSet", ("replicasets", "replicaset"), &["rs"], &[Status, Scale, Generation]).all(),
     row("apps", "v1", "StatefulSet", ("statefulsets", "statefulset"), &["sts"], &[Status, Scale, Generation]).all(),
     row("autoscaling", "v2", "HorizontalPodAutoscaler", ("horizontalpodautoscalers", "horizontalpodautoscaler"), &["hpa"], &[Status]).all().stored("nothing is scaled by it; set the number of replicas yourself"),
     row("batch", "v1", "CronJob", ("cronjobs", "cronjob"), &["cj"], &[Status, Generation]).all(),

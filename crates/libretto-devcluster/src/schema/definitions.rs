@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::node::Node;
 
 static STRUCTURE: &[u8] = include_bytes!("../../data/kubernetes-1.37.structure.json.z");
+/// Definition and its fields that Go holds by value; the published definitions lose the difference.
+static STRUCTS: &str = include_str!("../../data/kubernetes-1.35.structs.txt");
 static DESCRIPTIONS: &[u8] = include_bytes!("../../data/kubernetes-1.37.descriptions.json.z");
 
 /// Definition name → field name → text; the empty field is the definition itself.
@@ -90,10 +92,20 @@ fn load() -> Definitions {
         .map(|((name, _), index)| (name.clone(), index))
         .collect();
     let reference = |name: &str| names.get(name).copied();
-    let nodes = sources
+    let mut nodes: Vec<Node> = sources
         .iter()
         .map(|(_, schema)| Node::from_openapi(schema, &reference))
         .collect();
+    for (name, fields) in STRUCTS.lines().filter_map(|line| line.split_once(": ")) {
+        let Some(index) = reference(name) else {
+            continue;
+        };
+        for field in fields.split(' ') {
+            if let Some(node) = nodes[index as usize].properties.get_mut(field) {
+                node.by_value = true;
+            }
+        }
+    }
     let mut kinds = HashMap::new();
     for ((_, schema), index) in sources.iter().zip(0_u32..) {
         for kind in schema["x-kubernetes-group-version-kind"]

@@ -20,7 +20,6 @@ pattern!(DNS1035_LABEL, "^[a-z]([-a-z0-9]*[a-z0-9])?$");
 pattern!(QUALIFIED_NAME, "^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$");
 pattern!(LABEL_VALUE, "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$");
 pattern!(CONFIG_KEY, "^[-._a-zA-Z0-9]+$");
-pattern!(PORT_NAME, "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$");
 
 pub(crate) const DNS1123_LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
      and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
@@ -60,7 +59,7 @@ pub(crate) fn qualified_name(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((_, name)) if name.contains('/') => {
             return Some(format!(
-                "a qualified name {}",
+                "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
                 NAME_PART.trim_start_matches("name part ")
             ));
         }
@@ -82,6 +81,17 @@ pub(crate) fn qualified_name(key: &str) -> Option<String> {
         return Some("name part must be no more than 63 bytes".to_owned());
     }
     (!QUALIFIED_NAME.is_match(name)).then(|| NAME_PART.to_owned())
+}
+
+/// Everything that is wrong with a label or annotation key: an empty one is wrong in two ways.
+pub(crate) fn key_problems(key: &str) -> Vec<String> {
+    let mut problems: Vec<String> = qualified_name(key).into_iter().collect();
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let long_or_empty = name.is_empty() || name.len() > 63;
+    if long_or_empty && !problems.is_empty() && !QUALIFIED_NAME.is_match(name) {
+        problems.push(NAME_PART.to_owned());
+    }
+    problems
 }
 
 /// What is wrong with the value of a label.
@@ -118,7 +128,6 @@ mod tests {
         }
         assert!(dns1123_label("a.b").is_some());
         assert!(dns1035_label("1a").is_some());
-        assert!(PORT_NAME.is_match("http-1"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Node {
     /// The value is a whole Kubernetes object.
     pub(crate) embedded: bool,
     pub(crate) nullable: bool,
+    /// In Go a struct by value, not a pointer: it is there whether anybody has set it or not, so nobody owns its being there.
+    pub(crate) by_value: bool,
 }
 
 /// The JSON type of a value.
@@ -115,6 +117,7 @@ impl Node {
                 || schema.get("additionalProperties") == Some(&Value::Bool(true)),
             embedded: flag("x-kubernetes-embedded-resource"),
             nullable: flag("nullable"),
+            by_value: false,
             values,
         }
     }
@@ -124,6 +127,37 @@ impl Node {
         match self.reference {
             Some(index) => definitions::table().node(index),
             None => self,
+        }
+    }
+
+    /// The object as Go's zero value plus what `value` says: structs by value are there, and so are lists that are always written.
+    pub(crate) fn with_zero_values(&self, value: &mut Value) {
+        let target = self.target();
+        match value {
+            Value::Object(object) => {
+                for (name, field) in &target.properties {
+                    let list =
+                        field.kind == Kind::Array && target.required.iter().any(|own| own == name);
+                    if field.by_value && object.get(&**name).is_none_or(Value::is_null) {
+                        object.insert(name.to_string(), Value::Object(serde_json::Map::new()));
+                    } else if list && object.get(&**name).is_none_or(Value::is_null) {
+                        object.insert(name.to_string(), Value::Array(Vec::new()));
+                    }
+                }
+                for (name, inner) in object {
+                    if let (Some(field), _) = self.field(name) {
+                        field.with_zero_values(inner);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(item) = &target.items {
+                    for inner in items {
+                        item.with_zero_values(inner);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

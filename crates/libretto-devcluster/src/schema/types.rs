@@ -20,6 +20,7 @@ pub(crate) struct Mismatch {
     /// The definition that has the field, as Go names it: `Container`.
     owner: String,
     found: &'static str,
+    value: Value,
     expected: &'static str,
     go_type: String,
     /// A value of the right JSON type but malformed; says how.
@@ -43,9 +44,11 @@ impl Mismatch {
             return malformed.clone();
         }
         let found = match self.found {
-            "integer" => "number",
-            "boolean" => "bool",
-            other => other,
+            "integer" if self.expected != "integer" => "number".to_owned(),
+            "number" if self.expected != "integer" => "number".to_owned(),
+            "integer" | "number" => format!("number {}", self.value),
+            "boolean" => "bool".to_owned(),
+            other => other.to_owned(),
         };
         let (owner, path, go_type) = (&self.owner, &self.go_path, &self.go_type);
         format!(
@@ -90,6 +93,12 @@ impl Walk {
             Kind::Object => (value.is_object(), "object"),
             Kind::Array => (value.is_array(), "array"),
             Kind::String => (value.is_string(), "string"),
+            Kind::Integer if target.format.as_deref() == Some("int32") => (
+                value
+                    .as_i64()
+                    .is_some_and(|number| i32::try_from(number).is_ok()),
+                "integer",
+            ),
             Kind::Integer => (value.is_i64() || value.is_u64(), "integer"),
             Kind::Number => (value.is_number(), "number"),
             Kind::Boolean => (value.is_boolean(), "boolean"),
@@ -108,11 +117,20 @@ impl Walk {
             Value::Object(object) => {
                 let owner = go_name(node).unwrap_or_else(|| place.owner.clone());
                 for (name, value) in object {
-                    if let (Some(field), _) = node.field(name) {
+                    if let (Some(field), declared) = node.field(name) {
                         let inner = Place {
                             path: child(&place.path, name),
-                            go_path: child(&place.go_path, name),
-                            owner: owner.clone(),
+                            // Go names fields of structs, and not the keys of maps.
+                            go_path: if declared {
+                                child(&place.go_path, name)
+                            } else {
+                                place.go_path.clone()
+                            },
+                            owner: if declared {
+                                owner.clone()
+                            } else {
+                                place.owner.clone()
+                            },
                         };
                         self.visit(field, value, &inner);
                     }
@@ -147,6 +165,12 @@ impl Walk {
             go_path: place.go_path.clone(),
             owner: place.owner.clone(),
             found: type_name(value),
+            // Only numbers are shown.
+            value: if value.is_number() {
+                value.clone()
+            } else {
+                Value::Null
+            },
             expected,
             go_type: go_type(node),
             malformed,
@@ -164,21 +188,22 @@ fn malformed(target: &Node, value: &Value) -> Option<String> {
             if text.parse::<jiff::Timestamp>().is_err() =>
         {
             Some(format!(
-                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?}"
+                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
             ))
         }
         (Kind::String, Some("byte"), Value::String(text)) => {
-            use base64::Engine as _;
-            let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-            decoded.is_err().then(|| "illegal base64 data".to_owned())
-        }
-        (Kind::Integer, Some("int32"), value) => {
-            let fits = value
-                .as_i64()
-                .is_some_and(|number| i32::try_from(number).is_ok());
-            (!fits).then(|| {
-                format!("json: cannot unmarshal number {value} into Go value of type int32")
-            })
+            use base64::{DecodeError, Engine as _};
+            match base64::engine::general_purpose::STANDARD.decode(text) {
+                Ok(_) => None,
+                Err(DecodeError::InvalidByte(position, _)) => {
+                    Some(format!("illegal base64 data at input byte {position}"))
+                }
+                // Go counts in groups of four.
+                Err(_) => Some(format!(
+                    "illegal base64 data at input byte {}",
+                    text.len() / 4 * 4
+                )),
+            }
         }
         _ => None,
     }

@@ -118,11 +118,7 @@ pub(super) fn event(object: &Value, now: i64) -> Vec<Value> {
 }
 
 pub(super) fn service_account(object: &Value, now: i64) -> Vec<Value> {
-    vec![
-        name(object),
-        list(object, "secrets").len().into(),
-        age(object, now),
-    ]
+    vec![name(object), age(object, now)]
 }
 
 pub(super) fn lease(object: &Value, now: i64) -> Vec<Value> {

@@ -26,9 +26,14 @@ impl Layout {
             .iter()
             .map(|header| {
                 let format = if header.name == "Name" { "name" } else { "" };
+                let description = match header.name {
+                    "Name" => super::described("name"),
+                    "Age" => super::described("creationTimestamp"),
+                    _ => "",
+                };
                 json!({
                     "name": header.name, "type": header.kind, "format": format,
-                    "description": "", "priority": i32::from(header.wide),
+                    "description": description, "priority": i32::from(header.wide),
                 })
             })
             .collect()
@@ -296,7 +301,7 @@ pub(super) fn layout(group: &str, kind: &str) -> Layout {
             cluster::event
         ),
         ("", "ServiceAccount") => {
-            layout!(["Name", "Secrets:integer", "Age"], cluster::service_account)
+            layout!(["Name", "Age"], cluster::service_account)
         }
         ("coordination.k8s.io", "Lease") => layout!(["Name", "Holder", "Age"], cluster::lease),
         ("scheduling.k8s.io", "PriorityClass") => {

@@ -16,7 +16,7 @@ impl Layout {
             name: "Age".to_owned(),
             kind: "date".to_owned(),
             format: String::new(),
-            description: String::new(),
+            description: super::described("creationTimestamp").to_owned(),
             priority: 0,
             json_path: ".metadata.creationTimestamp".to_owned(),
         };
@@ -36,11 +36,11 @@ impl Layout {
     }
 
     pub(super) fn definitions(&self) -> Vec<Value> {
-        let name = json!({"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0});
+        let name = json!({"name": "Name", "type": "string", "format": "name", "description": super::described("name"), "priority": 0});
         let declared = self.columns.iter().map(|(column, _)| {
             json!({
                 "name": column.name, "type": column.kind, "format": column.format,
-                "description": column.description, "priority": column.priority,
+                "description": description(column), "priority": column.priority,
             })
         });
         std::iter::once(name).chain(declared).collect()
@@ -57,6 +57,18 @@ impl Layout {
         std::iter::once(cells::name(object))
             .chain(declared)
             .collect()
+    }
+}
+
+/// What the definition says of a column, or where its value comes from.
+fn description(column: &Column) -> String {
+    if column.description.is_empty() {
+        format!(
+            "Custom resource definition column (in JSONPath format): {}",
+            column.json_path
+        )
+    } else {
+        column.description.clone()
     }
 }
 

@@ -78,7 +78,7 @@ pub fn render(
         .map(|item| {
             let mut entry = json!({"cells": row(item)});
             match include {
-                IncludeObject::None => {}
+                IncludeObject::None => entry["object"] = Value::Null,
                 IncludeObject::Metadata => entry["object"] = partial(item),
                 IncludeObject::Object => entry["object"] = Value::clone(item),
             }
@@ -97,9 +97,17 @@ pub fn render(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata,
-        "columnDefinitions": if with_columns { definitions.into() } else { json!([]) },
+        "columnDefinitions": if with_columns { definitions.into() } else { Value::Null },
         "rows": rows,
     })
+}
+
+/// What upstream's documentation says of a field of `metadata`.
+fn described(field: &str) -> &'static str {
+    crate::schema::definitions::descriptions()
+        .get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        .and_then(|fields| fields.get(field))
+        .map_or("", String::as_str)
 }
 
 /// The object reduced to its metadata.

@@ -488,6 +488,6 @@ fn custom_columns() {
         "8",
         NOW,
     );
-    assert_eq!(later["columnDefinitions"], json!([]));
-    assert!(later["rows"][0].get("object").is_none());
+    assert_eq!(later["columnDefinitions"], Value::Null);
+    assert_eq!(later["rows"][0]["object"], Value::Null);
 }

@@ -49,13 +49,13 @@ fn an_applied_unknown_field_always_fails() {
             DEPLOYMENTS,
             "web",
             web,
-            "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema",
+            "failed to create typed patch object (/web; apps/v1, Kind=Deployment): .spec.foo: field not declared in schema",
         ),
         (
             TOYS,
             "a",
             known,
-            "failed to create typed patch object (default/a; example.org/v1, Kind=Toy): .spec.foo: field not declared in schema",
+            "failed to create typed patch object (/a; example.org/v1, Kind=Toy): .spec.foo: field not declared in schema",
         ),
         (Gvr::new("example.org", "v1beta1", "toys"), "b", open, ""),
     ] {
@@ -438,13 +438,14 @@ fn each_mistake_is_told_once() {
     let api = Api::in_memory();
     let mut object = config("a", json!({}));
     object["metadata"]["labels"] = json!({"a": "b c"});
+    // Neither a name nor a standard one: two mistakes of one value.
     object["metadata"]["finalizers"] = json!(["x y"]);
     let error = api
         .create(&CONFIG_MAPS, "default", object, &by("t"))
         .unwrap_err();
     assert_eq!(
         error.details["causes"].as_array().unwrap().len(),
-        2,
+        3,
         "{error}"
     );
 }

@@ -62,9 +62,6 @@ impl Entry {
         }
         if self.operation == Operation::Update {
             text = format!("{text} using {}", self.api_version);
-            if let Some(time) = &self.time {
-                text = format!("{text} at {time}");
-            }
         }
         text
     }
@@ -80,13 +77,13 @@ impl Entry {
     }
 }
 
-pub(crate) fn before_first_apply(api_version: &str, set: FieldSet) -> Entry {
+pub(crate) fn before_first_apply(api_version: &str, set: FieldSet, time: &str) -> Entry {
     Entry {
         manager: BEFORE_FIRST_APPLY.to_owned(),
         operation: Operation::Update,
         subresource: String::new(),
         api_version: api_version.to_owned(),
-        time: None,
+        time: Some(time.to_owned()),
         set,
     }
 }
@@ -113,11 +110,15 @@ fn entry(stored: &Value) -> Option<Entry> {
     })
 }
 
-/// A client asks to forget all owners with `managedFields: [{}]`.
+/// A client asks to forget all owners with `managedFields: [{}]` or an empty list.
 pub(crate) fn is_reset(object: &Value) -> bool {
     object["metadata"]["managedFields"]
         .as_array()
-        .is_some_and(|list| matches!(&list[..], [Value::Object(only)] if only.is_empty()))
+        .is_some_and(|list| match &list[..] {
+            [] => true,
+            [Value::Object(only)] => only.is_empty(),
+            _ => false,
+        })
 }
 
 /// Puts the entries into the object.

@@ -53,9 +53,13 @@ pub(super) fn apply(
     let live_bare = managers::bare(live_object);
     if entries.is_empty() && live.is_some() {
         // Somebody wrote this object before ownership was tracked; what is there belongs to them until an apply changes it.
-        let set = managers::without_identity(&walk::field_set(node, &live_bare));
+        let mut zero = json!({});
+        schema.root().with_zero_values(&mut zero);
+        let mut values = live_bare.clone();
+        schema.root().with_zero_values(&mut values);
+        let set = managers::without_identity(&walk::compare(node, &zero, &values).changed);
         let version = live_bare["apiVersion"].as_str().unwrap_or_default();
-        entries.push(managers::before_first_apply(version, set));
+        entries.push(managers::before_first_apply(version, set, &manager.time));
     }
 
     let position = entries
@@ -73,7 +77,11 @@ pub(super) fn apply(
 
     let mut changes = walk::compare(node, &live_bare, &pruned);
     restrict(schema, &mut changes, &manager.subresource);
-    let conflicts = conflicts(&entries, &changes);
+    let mut conflicts = conflicts(&entries, &changes);
+    if let Some(allowed) = last_applied(node, &live_bare, manager) {
+        // Coming from client-side apply: what that applied and nobody has changed is kubectl's own.
+        conflicts.retain(|conflict| !allowed.contains(&conflict.field));
+    }
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
@@ -82,9 +90,10 @@ pub(super) fn apply(
     let mut result = pruned;
     merge::drop_nulls(node, &mut result);
     merge::restore_empty(node, &mut result, &config);
-    let time = match previous {
-        Some(previous) if previous.set == set && result == live_bare => previous.time,
-        _ => Some(manager.time.clone()),
+    let time = if live.is_some() && result == live_bare {
+        previous.and_then(|previous| previous.time)
+    } else {
+        Some(manager.time.clone())
     };
     entries.push(Entry {
         manager: manager.name.clone(),
@@ -132,8 +141,12 @@ pub(super) fn track_update(
     if live.is_some() && entries.is_empty() {
         return new;
     }
-    let live_bare = live.map_or_else(|| json!({}), managers::bare);
-    let mut changes = walk::compare(node, &live_bare, &new);
+    let mut live_bare = live.map_or_else(|| json!({}), managers::bare);
+    // Upstream compares Go values, in which some fields are there from the start.
+    schema.root().with_zero_values(&mut live_bare);
+    let mut new_values = new.clone();
+    schema.root().with_zero_values(&mut new_values);
+    let mut changes = walk::compare(node, &live_bare, &new_values);
     restrict(schema, &mut changes, &manager.subresource);
     settle_update(&mut entries, &changes, manager);
     managers::cap(&mut entries);
@@ -180,6 +193,24 @@ fn restrict(schema: &TypeSchema, changes: &mut Comparison, subresource: &str) {
     let strip = |set: &FieldSet| managers::without_identity(set).without_top_level(foreign);
     changes.changed = strip(&changes.changed);
     changes.removed = strip(&changes.removed);
+}
+
+/// The fields of client-side apply's last configuration that are still as it left them; for kubectl only, as upstream has it.
+fn last_applied(node: Option<&Node>, live: &Value, manager: &Manager) -> Option<Vec<String>> {
+    if manager.name != "kubectl" {
+        return None;
+    }
+    let text = live["metadata"]["annotations"][super::LAST_APPLIED].as_str()?;
+    let last: Value = serde_json::from_str(text).ok()?;
+    let comparison = walk::compare(node, &last, live);
+    Some(
+        walk::field_set(node, &last)
+            .difference(&comparison.changed)
+            .difference(&comparison.removed)
+            .paths()
+            .into_iter()
+            .collect(),
+    )
 }
 
 /// `merged` without what the manager applied last time, does not apply now, and nobody else owns.

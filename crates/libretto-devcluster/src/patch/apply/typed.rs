@@ -22,11 +22,12 @@ pub(super) fn describe(config: &Value, problems: &[String]) -> String {
     } else {
         format!("errors:\n  {}", problems.join("\n  "))
     };
+    let version = text(&config["apiVersion"]);
     format!(
-        "failed to create typed patch object ({}/{}; {}, Kind={}): {list}",
+        "failed to create typed patch object ({}/{}; {}{version}, Kind={}): {list}",
         text(&config["metadata"]["namespace"]),
         text(&config["metadata"]["name"]),
-        text(&config["apiVersion"]),
+        if version.contains('/') { "" } else { "/" },
         text(&config["kind"]),
     )
 }
@@ -51,7 +52,18 @@ fn visit(node: Option<&Node>, value: &Value, path: &str, out: &mut Vec<String>) 
         _ => "",
     };
     if !expected.is_empty() {
-        out.push(format!("{}: expected {expected}, got {value}", shown(path)));
+        // As Go prints the values it decodes into.
+        let got = match value {
+            Value::Array(_) | Value::Object(_) => format!("&{{{}}}", super::super::go_text(value)),
+            // Numbers are read as such, so of others only the type is known.
+            scalar if expected.starts_with("numeric") => match scalar {
+                Value::String(_) => "string".to_owned(),
+                Value::Bool(_) => "bool".to_owned(),
+                _ => scalar.to_string(),
+            },
+            scalar => format!("&value.valueUnstructured{{Value:{}}}", scalar),
+        };
+        out.push(format!("{}: expected {expected}, got {got}", shown(path)));
         return;
     }
     let relation = Relation::of(Some(node), Some(value));
@@ -94,7 +106,7 @@ fn visit_items(
             });
             if let Some(key) = missing {
                 out.push(format!(
-                    "{}: element {index}: associative list with keys has an element that omits key field {:?} (and doesn't have default value)",
+                    "{}: element {index}: associative list with keys has an element that omits all key fields [{:?}] (and doesn't have default values for any key fields)",
                     shown(path),
                     &**key,
                 ));

@@ -8,14 +8,13 @@ type Function = fn(&mut Value);
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("core.v1.Container", image_pull_policy),
     ("core.v1.EphemeralContainer", image_pull_policy),
-    ("core.v1.Container", requests_from_limits),
+    ("core.v1.Pod", requests_of_containers),
     ("core.v1.PodSpec", host_ports),
     ("core.v1.Volume", volume_source),
     ("core.v1.Service", service),
     ("core.v1.ServicePort", target_port),
     ("core.v1.Secret", string_data),
     ("core.v1.Namespace", namespace_label),
-    ("core.v1.Namespace", namespace_finalizer),
     ("core.v1.Node", allocatable),
     ("apps.v1.Deployment", rolling_deployment),
     ("apps.v1.StatefulSet", rolling_stateful_set),
@@ -65,6 +64,20 @@ fn image_pull_policy(container: &mut Value) {
         None => !digest,
     };
     container["imagePullPolicy"] = if moving { "Always" } else { "IfNotPresent" }.into();
+}
+
+/// Of pods only: in templates upstream leaves the requests to the pods that come of them.
+fn requests_of_containers(pod: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        for container in pod["spec"]
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            requests_from_limits(container);
+        }
+    }
 }
 
 fn requests_from_limits(container: &mut Value) {
@@ -189,15 +202,6 @@ fn namespace_label(namespace: &mut Value) {
         .and_then(|metadata| object(metadata, "labels"))
     {
         fill(labels, "kubernetes.io/metadata.name", name);
-    }
-}
-
-/// Held until the namespace controller has emptied it; once it is going, nothing puts the finalizer back.
-fn namespace_finalizer(namespace: &mut Value) {
-    if namespace["metadata"].get("deletionTimestamp").is_none()
-        && let Some(spec) = object(namespace, "spec")
-    {
-        fill(spec, "finalizers", vec!["kubernetes"]);
     }
 }
 

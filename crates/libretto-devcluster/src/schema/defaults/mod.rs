@@ -75,8 +75,14 @@ fn visit(node: Option<&Node>, value: &mut Value) {
     }
     if let Some(object) = value.as_object_mut() {
         // Below free-form values (a RawExtension) nulls may mean something.
-        if node.is_some() {
-            object.retain(|_, value| !value.is_null());
+        if let Some(node) = node {
+            object.retain(|name, value| !value.is_null() && !omitted(node, name, value));
+            for (name, field) in &node.target().properties {
+                // A struct by value is always written.
+                if field.by_value && !object.contains_key(&**name) {
+                    object.insert(name.to_string(), json!({}));
+                }
+            }
         }
     }
     if let Some(rules) = node
@@ -104,6 +110,29 @@ fn visit(node: Option<&Node>, value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Lists and free maps without content are absent in Go unless they are required.
+fn omitted(node: &Node, name: &str, value: &Value) -> bool {
+    let empty = match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    };
+    // An empty list of finalizers is the wish to let a namespace go, one of owners to forget them.
+    if !empty
+        || matches!(name, "finalizers" | "managedFields")
+        || node.target().required.iter().any(|one| &**one == name)
+    {
+        return false;
+    }
+    match node.field(name) {
+        (Some(field), true) => {
+            let field = field.target();
+            field.kind == Kind::Array || (field.properties.is_empty() && field.values.is_some())
+        }
+        _ => false,
     }
 }
 

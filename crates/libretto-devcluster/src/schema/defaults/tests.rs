@@ -160,7 +160,7 @@ fn services_and_the_rest() {
         "v1",
         "Namespace",
         json!({"metadata": {"name": "x"}}),
-        &json!({"metadata": {"labels": {"kubernetes.io/metadata.name": "x"}}, "spec": {"finalizers": ["kubernetes"]},
+        &json!({"metadata": {"labels": {"kubernetes.io/metadata.name": "x"}}, "spec": {},
                 "status": {"phase": "Active"}}),
     );
     check(

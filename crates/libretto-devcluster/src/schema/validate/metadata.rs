@@ -19,8 +19,17 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
     labels(metadata, "metadata.labels", errors);
     annotations(metadata, "metadata.annotations", errors);
-    for (index, owner) in list(metadata, "ownerReferences").iter().enumerate() {
-        owner_reference(owner, &format!("metadata.ownerReferences[{index}]"), errors);
+    for owner in list(metadata, "ownerReferences") {
+        owner_reference(owner, "metadata.ownerReferences", errors);
+    }
+    if let Some(generation) = metadata["generation"].as_i64()
+        && generation < 0
+    {
+        errors.push(invalid(
+            "metadata.generation",
+            &metadata["generation"],
+            "must be greater than or equal to 0",
+        ));
     }
     let controllers = list(metadata, "ownerReferences")
         .iter()
@@ -45,9 +54,33 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
 }
 
+/// Built-in kinds are stricter: a finalizer is a standard one or has a domain.
+pub(super) fn finalizers(new: &Value, errors: &mut Errors) {
+    let finalizers = list(&new["metadata"], "finalizers");
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !standard && !name.contains('/') {
+            errors.push(invalid(
+                format!("metadata.finalizers[{index}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+    let has = |name: &str| finalizers.iter().any(|one| one == name);
+    if has("orphan") && has("foregroundDeletion") {
+        errors.push(invalid(
+            "metadata.finalizers",
+            &new["metadata"]["finalizers"],
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
+    }
+}
+
 pub(super) fn labels(metadata: &Value, path: &str, errors: &mut Errors) {
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
-        if let Some(why) = names::qualified_name(key) {
+        for why in names::key_problems(key) {
             errors.push(invalid(path, &key.as_str().into(), &why));
         }
         match value.as_str() {
@@ -68,7 +101,7 @@ pub(super) fn labels(metadata: &Value, path: &str, errors: &mut Errors) {
 fn annotations(metadata: &Value, path: &str, errors: &mut Errors) {
     let mut bytes = 0;
     for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
-        if let Some(why) = names::qualified_name(&key.to_lowercase()) {
+        for why in names::key_problems(&key.to_lowercase()) {
             errors.push(invalid(path, &key.as_str().into(), &why));
         }
         if !value.is_string() {
@@ -89,10 +122,11 @@ fn annotations(metadata: &Value, path: &str, errors: &mut Errors) {
 }
 
 fn owner_reference(owner: &Value, path: &str, errors: &mut Errors) {
-    if text(owner, "apiVersion").is_empty() {
+    let version = text(owner, "apiVersion");
+    if version.is_empty() || version.matches('/').count() > 1 {
         errors.push(invalid(
             format!("{path}.apiVersion"),
-            &owner["apiVersion"],
+            &version.into(),
             "version must not be empty",
         ));
     }
@@ -100,8 +134,8 @@ fn owner_reference(owner: &Value, path: &str, errors: &mut Errors) {
         if text(owner, key).is_empty() {
             errors.push(invalid(
                 format!("{path}.{key}"),
-                &owner[key],
-                &format!("{key} must not be empty"),
+                &"".into(),
+                "must not be empty",
             ));
         }
     }
@@ -152,7 +186,7 @@ pub(super) fn selector(selector: &Value, path: &str, must_select: bool, errors: 
         errors.push(invalid(
             path,
             selector,
-            "empty selector is invalid for this kind",
+            "empty selector is invalid for deployment",
         ));
     }
     for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {

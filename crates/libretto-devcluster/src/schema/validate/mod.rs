@@ -47,6 +47,7 @@ pub(super) fn validate(schema: &TypeSchema, new: &Value, old: Option<&Value>) ->
                     .collect();
             }
             metadata::validate(new, old, &mut errors);
+            metadata::finalizers(new, &mut errors);
             required_fields(schema.root(), new, "", &mut errors);
             built_in(name, new, old, &mut errors);
         }
@@ -78,13 +79,77 @@ fn built_in(name: &str, new: &Value, old: Option<&Value>, errors: &mut Errors) {
         "batch.v1.CronJob" => workload::cron_job(new, errors),
         "policy.v1.PodDisruptionBudget" => workload::disruption_budget(new, errors),
         "apps.v1.ControllerRevision" => immutable(new, old, "data", errors),
-        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => role_ref(new, old, errors),
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => role_ref(name, new, old, errors),
+        "scheduling.v1.PriorityClass" => priority_class(new, errors),
         "networking.v1.Ingress" => service::ingress(new, errors),
+        "coordination.v1.Lease" => lease(new, errors),
+        "core.v1.Event" => event(new, errors),
         _ => {}
     }
 }
 
-fn role_ref(new: &Value, old: Option<&Value>, errors: &mut Errors) {
+fn lease(new: &Value, errors: &mut Errors) {
+    let duration = at(new, "spec.leaseDurationSeconds");
+    if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
+        errors.push(invalid(
+            "spec.leaseDurationSeconds",
+            duration,
+            "must be greater than 0",
+        ));
+    }
+    not_negative(new, "spec.leaseTransitions", errors);
+}
+
+/// Events are about objects of their own namespace, or of none.
+fn event(new: &Value, errors: &mut Errors) {
+    let about = at(new, "involvedObject.namespace");
+    let own = at(new, "metadata.namespace");
+    if about.as_str().is_some_and(|about| !about.is_empty()) && about != own {
+        errors.push(invalid(
+            "involvedObject.namespace",
+            about,
+            "does not match event.namespace",
+        ));
+    }
+}
+
+/// Names that the system keeps for itself.
+fn priority_class(new: &Value, errors: &mut Errors) {
+    let name = text(&new["metadata"], "name");
+    let known = matches!(name, "system-node-critical" | "system-cluster-critical");
+    if name.starts_with("system-") && !known {
+        errors.push(super::field::forbidden(
+            "metadata.name",
+            &format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known system priority class"
+            ),
+        ));
+    }
+}
+
+fn role_ref(name: &str, new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let roles: &[&str] = if name.ends_with("ClusterRoleBinding") {
+        &["ClusterRole"]
+    } else {
+        &["Role", "ClusterRole"]
+    };
+    one_of(new, "roleRef.kind", roles, errors);
+    if text(&new["roleRef"], "name").is_empty() {
+        errors.push(required("roleRef.name", ""));
+    }
+    for (index, subject) in list(new, "subjects").iter().enumerate() {
+        let mut found = Errors::new();
+        one_of(
+            subject,
+            "kind",
+            &["ServiceAccount", "User", "Group"],
+            &mut found,
+        );
+        errors.extend(found.into_iter().map(|mut error| {
+            error.field = format!("subjects[{index}].{}", error.field);
+            error
+        }));
+    }
     if let Some(old) = old
         && old["roleRef"] != new["roleRef"]
     {

@@ -74,11 +74,15 @@ fn comparable(spec: &Value, model: &Value) -> Value {
     let Some(object) = spec.as_object_mut() else {
         return spec;
     };
-    let mut changeable = vec![
-        "activeDeadlineSeconds",
-        "tolerations",
-        "terminationGracePeriodSeconds",
-    ];
+    let mut changeable = vec!["activeDeadlineSeconds", "tolerations"];
+    // A negative one may become one second, and nothing else.
+    if object["terminationGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds < 0)
+        && model["terminationGracePeriodSeconds"] == 1
+    {
+        changeable.push("terminationGracePeriodSeconds");
+    }
     // Binding sets the node once; a scheduling gate may only go.
     if model["nodeName"].is_string() && !object.contains_key("nodeName") {
         changeable.push("nodeName");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, list, metadata, not_negative, one_of, text};
+use super::{Errors, list, metadata, one_of, text};
 use crate::schema::{
     field::{duplicate, forbidden, invalid, not_found, not_supported, required},
     names,
@@ -42,7 +42,19 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
         &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
         &mut found,
     );
-    not_negative(spec, "terminationGracePeriodSeconds", &mut found);
+    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+        let value = &spec["securityContext"][key];
+        if value
+            .as_i64()
+            .is_some_and(|id| !(0..=2_147_483_647).contains(&id))
+        {
+            found.push(invalid(
+                format!("securityContext.{key}"),
+                value,
+                "must be between 0 and 2147483647, inclusive",
+            ));
+        }
+    }
     if spec["activeDeadlineSeconds"]
         .as_i64()
         .is_some_and(|seconds| seconds < 1)
@@ -54,7 +66,28 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
             why,
         ));
     }
-    for key in ["serviceAccountName", "nodeName", "hostname"] {
+    for key in ["hostname", "subdomain"] {
+        let value = text(spec, key);
+        let why = if value.contains('.') {
+            Some("must not contain dots".to_owned())
+        } else {
+            names::dns1123_label(value)
+        };
+        if !value.is_empty()
+            && let Some(why) = why
+        {
+            found.push(invalid(key, &spec[key], &why));
+        }
+    }
+    for (key, value) in spec["nodeSelector"].as_object().into_iter().flatten() {
+        for why in names::key_problems(key) {
+            found.push(invalid("nodeSelector", &key.as_str().into(), &why));
+        }
+        if let Some(why) = names::label_value(value.as_str().unwrap_or_default()) {
+            found.push(invalid("nodeSelector", value, &why));
+        }
+    }
+    for key in ["serviceAccountName", "nodeName"] {
         let value = text(spec, key);
         if !value.is_empty()
             && let Some(why) = names::dns1123_subdomain(value)
@@ -67,7 +100,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
         found.push(required("containers", ""));
     }
     let mut seen = BTreeSet::new();
-    for key in ["initContainers", "containers"] {
+    for key in ["containers", "initContainers"] {
         for (index, container) in list(spec, key).iter().enumerate() {
             let place = format!("{key}[{index}]");
             let name = text(container, "name");
@@ -75,6 +108,44 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
                 found.push(duplicate(format!("{place}.name"), &container["name"]));
             }
             check_container(container, key, &place, &volumes, &mut found);
+        }
+    }
+    let affinity =
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let terms = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    for (term_index, term) in list(terms, "nodeSelectorTerms").iter().enumerate() {
+        for (index, expression) in list(term, "matchExpressions").iter().enumerate() {
+            if !matches!(
+                text(expression, "operator"),
+                "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt"
+            ) {
+                found.push(invalid(
+                    format!("{affinity}[{term_index}].matchExpressions[{index}].operator"),
+                    &expression["operator"],
+                    "not a valid selector operator",
+                ));
+            }
+        }
+    }
+    for (index, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
+        let place = format!("topologySpreadConstraints[{index}]");
+        if constraint["maxSkew"].as_i64().is_none_or(|skew| skew <= 0) {
+            found.push(invalid(
+                format!("{place}.maxSkew"),
+                &constraint["maxSkew"],
+                "must be greater than zero",
+            ));
+        }
+        if text(constraint, "topologyKey").is_empty() {
+            found.push(required(format!("{place}.topologyKey"), "can not be empty"));
+        }
+        let wish = &constraint["whenUnsatisfiable"];
+        if !matches!(wish.as_str(), Some("DoNotSchedule" | "ScheduleAnyway")) {
+            found.push(not_supported(
+                format!("{place}.whenUnsatisfiable"),
+                wish,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            ));
         }
     }
     for (index, toleration) in list(spec, "tolerations").iter().enumerate() {
@@ -99,13 +170,15 @@ fn volumes<'v>(spec: &'v Value, errors: &mut Errors) -> BTreeSet<&'v str> {
         } else if !seen.insert(name) {
             errors.push(duplicate(format!("{path}.name"), &volume["name"]));
         }
-        let sources: Vec<&String> = volume
+        let mut sources: Vec<&String> = volume
             .as_object()
             .into_iter()
             .flatten()
             .filter(|(key, value)| *key != SOURCES_ARE_ALL_BUT && !value.is_null())
             .map(|(key, _)| key)
             .collect();
+        // Upstream looks at an emptyDir first, so another source is the one too many.
+        sources.sort_by_key(|source| *source != "emptyDir");
         match sources[..] {
             [] => errors.push(required(path, "must specify a volume type")),
             [_] => {}
@@ -113,6 +186,19 @@ fn volumes<'v>(spec: &'v Value, errors: &mut Errors) -> BTreeSet<&'v str> {
                 errors.push(forbidden(
                     format!("{path}.{second}"),
                     "may not specify more than 1 volume type",
+                ));
+            }
+        }
+        for source in ["configMap", "secret", "projected", "downwardAPI"] {
+            let mode = &volume[source]["defaultMode"];
+            if mode
+                .as_i64()
+                .is_some_and(|mode| !(0..=0o777).contains(&mode))
+            {
+                errors.push(invalid(
+                    format!("volumes[{index}].{source}.defaultMode"),
+                    mode,
+                    "must be a number between 0 and 0777 (octal), both inclusive",
                 ));
             }
         }
@@ -158,6 +244,14 @@ fn check_container(
         ));
     }
     let mut found = Errors::new();
+    let security = &container["securityContext"];
+    if security["privileged"] == true && security["allowPrivilegeEscalation"] == false {
+        found.push(invalid(
+            "securityContext",
+            security,
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ));
+    }
     one_of(
         container,
         "imagePullPolicy",
@@ -208,13 +302,25 @@ fn ports(container: &Value, errors: &mut Errors) {
         let path = format!("ports[{index}]");
         let name = text(port, "name");
         if !name.is_empty() {
-            if let Some(why) = port_name(name) {
+            let problems = port_name_problems(name);
+            let right = problems.is_empty();
+            for why in problems {
                 errors.push(invalid(format!("{path}.name"), &port["name"], why));
-            } else if !seen.insert(name) {
+            }
+            if right && !seen.insert(name) {
                 errors.push(duplicate(format!("{path}.name"), &port["name"]));
             }
         }
-        for key in ["containerPort", "hostPort"] {
+        if port["containerPort"].as_i64() == Some(0) {
+            errors.push(required(format!("{path}.containerPort"), ""));
+        } else {
+            port_number(
+                &port["containerPort"],
+                &format!("{path}.containerPort"),
+                errors,
+            );
+        }
+        for key in ["hostPort"] {
             port_number(&port[key], &format!("{path}.{key}"), errors);
         }
         let protocol = &port["protocol"];
@@ -228,19 +334,31 @@ fn ports(container: &Value, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the name of a port (an IANA service name).
-pub(super) fn port_name(name: &str) -> Option<&'static str> {
-    if name.len() > 15 {
-        Some("must be no more than 15 characters")
-    } else if !names::PORT_NAME.is_match(name) {
-        Some("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    } else if !name.contains(|c: char| c.is_ascii_lowercase()) {
-        Some("must contain at least one letter (a-z)")
-    } else if name.contains("--") {
-        Some("must not contain consecutive hyphens")
-    } else {
-        None
+/// Everything that is wrong with the name of a port (an IANA service name).
+pub(super) fn port_name_problems(name: &str) -> Vec<&'static str> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let mut problems = Vec::new();
+    for (wrong, why) in [
+        (name.len() > 15, "must be no more than 15 characters"),
+        (
+            !name.chars().all(allowed),
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+        ),
+        (
+            !name.contains(|c: char| c.is_ascii_lowercase()),
+            "must contain at least one letter (a-z)",
+        ),
+        (name.contains("--"), "must not contain consecutive hyphens"),
+        (
+            name.starts_with('-') || name.ends_with('-'),
+            "must not begin or end with a hyphen",
+        ),
+    ] {
+        if wrong {
+            problems.push(why);
+        }
     }
+    problems
 }
 
 pub(super) fn port_number(port: &Value, path: &str, errors: &mut Errors) {
@@ -255,6 +373,25 @@ pub(super) fn port_number(port: &Value, path: &str, errors: &mut Errors) {
         ));
     }
 }
+
+/// What a variable may show of its pod.
+const FIELD_PATHS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
 
 fn environment(container: &Value, errors: &mut Errors) {
     for (index, variable) in list(container, "env").iter().enumerate() {
@@ -272,10 +409,19 @@ fn environment(container: &Value, errors: &mut Errors) {
                 let why = "may not be specified when `value` is not empty";
                 errors.push(invalid(format!("{path}.valueFrom"), &"".into(), why));
             }
+            let field = text(&source["fieldRef"], "fieldPath");
+            let base = field.split('[').next().unwrap_or(field);
+            if !field.is_empty() && !FIELD_PATHS.contains(&base) {
+                errors.push(invalid(
+                    format!("{path}.valueFrom.fieldRef.fieldPath"),
+                    &field.into(),
+                    &format!("error converting fieldPath: field label not supported: {field}"),
+                ));
+            }
             match source.as_object().map_or(0, serde_json::Map::len) {
                 1 => {}
                 0 => {
-                    let why = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
+                    let why = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
                     errors.push(invalid(format!("{path}.valueFrom"), &"".into(), why));
                 }
                 _ => {
@@ -329,6 +475,16 @@ fn resources(container: &Value, errors: &mut Errors) {
     for key in ["limits", "requests"] {
         for (name, amount) in resources[key].as_object().into_iter().flatten() {
             let path = format!("resources.{key}[{name}]");
+            let standard = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
+                || name.starts_with("hugepages-");
+            if !standard && !name.contains('/') {
+                for why in [
+                    "must be a standard resource type or fully qualified",
+                    "must be a standard resource for containers",
+                ] {
+                    errors.push(invalid(&*path, &name.as_str().into(), why));
+                }
+            }
             match Quantity::from_json(amount) {
                 None => errors.push(invalid(path, amount, quantity::MALFORMED)),
                 Some(amount_read) if amount_read.is_negative() => {
@@ -339,7 +495,7 @@ fn resources(container: &Value, errors: &mut Errors) {
                     if limit.is_some_and(|limit| request.cmp(limit).is_gt()) {
                         let limit = text(&resources["limits"], name);
                         let why = format!("must be less than or equal to {name} limit of {limit}");
-                        errors.push(invalid(format!("resources.requests.{name}"), amount, &why));
+                        errors.push(invalid("resources.requests", amount, &why));
                     }
                 }
                 Some(_) => {}
@@ -392,7 +548,7 @@ fn probe(probe: &Value, path: &str, errors: &mut Errors) {
     for handler in ["httpGet", "tcpSocket", "grpc"] {
         let port = &probe[handler]["port"];
         port_number(port, &format!("{path}.{handler}.port"), errors);
-        if let Some(why) = port.as_str().and_then(port_name) {
+        for why in port.as_str().map(port_name_problems).unwrap_or_default() {
             errors.push(invalid(format!("{path}.{handler}.port"), port, why));
         }
     }
@@ -411,11 +567,12 @@ fn check_toleration(toleration: &Value, path: &str, errors: &mut Errors) {
             why,
         ));
     }
-    if !matches!(operator, "" | "Equal" | "Exists" | "Lt" | "Gt") {
+    // Comparisons of numbers are behind a gate that is closed.
+    if !matches!(operator, "" | "Equal" | "Exists") {
         errors.push(not_supported(
             format!("{path}.operator"),
             &toleration["operator"],
-            &["Equal", "Exists", "Gt", "Lt"],
+            &["Equal", "Exists"],
         ));
     }
     if !matches!(

@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde_json::Value;
 
 use super::{
-    Errors, IMMUTABLE, at, list, one_of,
-    pod_spec::{port_name, port_number},
+    Errors, at, list, one_of,
+    pod_spec::{port_name_problems, port_number},
     text,
 };
+use crate::error::FieldError;
 use crate::schema::{
     field::{duplicate, forbidden, invalid, not_supported, required},
     names,
@@ -46,8 +47,11 @@ pub(super) fn service(new: &Value, old: Option<&Value>, errors: &mut Errors) {
         }
     }
     if kind == "ExternalName" {
-        if text(spec, "externalName").is_empty() {
+        let name = text(spec, "externalName");
+        if name.is_empty() {
             errors.push(required("spec.externalName", ""));
+        } else if let Some(why) = names::dns1123_subdomain(name.trim_end_matches('.')) {
+            errors.push(invalid("spec.externalName", &name.into(), &why));
         }
         if !text(spec, "clusterIP").is_empty() {
             errors.push(forbidden(
@@ -66,6 +70,36 @@ pub(super) fn service(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     if headless && matches!(kind, "NodePort" | "LoadBalancer") {
         let why = format!("may not be set to 'None' for {kind} services");
         errors.push(invalid("spec.clusterIPs[0]", &spec["clusterIP"], &why));
+    }
+    let timeout = at(spec, "sessionAffinityConfig.clientIP.timeoutSeconds");
+    if text(spec, "sessionAffinity") == "ClientIP"
+        && timeout
+            .as_i64()
+            .is_some_and(|seconds| !(1..=86_400).contains(&seconds))
+    {
+        errors.push(invalid(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            timeout,
+            "must be greater than 0 and less than 86400",
+        ));
+    }
+    for (index, address) in list(spec, "externalIPs").iter().enumerate() {
+        if address
+            .as_str()
+            .is_none_or(|address| address.parse::<IpAddr>().is_err())
+        {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.push(invalid(format!("spec.externalIPs[{index}]"), address, why));
+        }
+    }
+    let outside =
+        matches!(kind, "NodePort" | "LoadBalancer") || !list(spec, "externalIPs").is_empty();
+    if !text(spec, "externalTrafficPolicy").is_empty() && !outside {
+        errors.push(invalid(
+            "spec.externalTrafficPolicy",
+            &spec["externalTrafficPolicy"],
+            "may only be set for externally-accessible services",
+        ));
     }
     ports(spec, kind, errors);
     if let Some(old) = old {
@@ -91,7 +125,8 @@ fn ports(spec: &Value, kind: &str, errors: &mut Errors) {
         port_number(&port["port"], &format!("{path}.port"), errors);
         port_number(&port["nodePort"], &format!("{path}.nodePort"), errors);
         port_number(&port["targetPort"], &format!("{path}.targetPort"), errors);
-        if let Some(why) = port["targetPort"].as_str().and_then(port_name) {
+        let target = port["targetPort"].as_str();
+        for why in target.map(port_name_problems).unwrap_or_default() {
             errors.push(invalid(
                 format!("{path}.targetPort"),
                 &port["targetPort"],
@@ -115,7 +150,15 @@ fn ports(spec: &Value, kind: &str, errors: &mut Errors) {
             ));
         }
         if !seen_ports.insert((port["port"].as_i64(), protocol.to_owned())) {
-            errors.push(duplicate(path, port));
+            // Go's form of what makes a port the same.
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{protocol:?},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+                port["port"]
+            );
+            errors.push(FieldError {
+                message: format!("Duplicate value: {shown}"),
+                ..duplicate(path, port)
+            });
         }
     }
 }
@@ -125,12 +168,9 @@ fn cluster_ip(new: &Value, old: &Value, errors: &mut Errors) {
     let external = |service: &Value| at(service, "spec.type") == "ExternalName";
     let (before, after) = (at(old, "spec.clusterIP"), at(new, "spec.clusterIP"));
     let set = before.as_str().is_some_and(|address| !address.is_empty());
-    if set && !external(old) && !external(new) && before != after {
-        let why = if after.is_null() {
-            "primary clusterIP can not be unset"
-        } else {
-            IMMUTABLE
-        };
+    // Another address is refused where addresses are given out.
+    if set && !external(old) && !external(new) && after.is_null() {
+        let why = "primary clusterIP can not be unset";
         errors.push(invalid("spec.clusterIPs[0]", after, why));
     }
 }

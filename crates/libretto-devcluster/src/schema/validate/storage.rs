@@ -23,7 +23,7 @@ pub(super) fn config_map(new: &Value, old: Option<&Value>, errors: &mut Errors) 
     {
         if new["data"].get(key).is_some() {
             errors.push(invalid(
-                "data",
+                format!("data[{key}]"),
                 &key.as_str().into(),
                 "duplicate of key present in binaryData",
             ));
@@ -33,6 +33,7 @@ pub(super) fn config_map(new: &Value, old: Option<&Value>, errors: &mut Errors) 
 }
 
 pub(super) fn secret(new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    immutable(new, old, "type", errors);
     data(new, &["data"], errors);
     let needed: &[&str] = match text(new, "type") {
         "kubernetes.io/tls" => &["tls.crt", "tls.key"],
@@ -45,6 +46,12 @@ pub(super) fn secret(new: &Value, old: Option<&Value>, errors: &mut Errors) {
             errors.push(required(format!("data[{key}]"), ""));
         }
     }
+    let given = |key: &str| new["data"].get(key).is_some();
+    if text(new, "type") == "kubernetes.io/basic-auth" && !given("username") && !given("password") {
+        for key in ["username", "password"] {
+            errors.push(required(format!("data[{key}]"), ""));
+        }
+    }
     if text(new, "type") == "kubernetes.io/service-account-token" {
         let account = &new["metadata"]["annotations"]["kubernetes.io/service-account.name"];
         if account.as_str().is_none_or(str::is_empty) {
@@ -54,7 +61,6 @@ pub(super) fn secret(new: &Value, old: Option<&Value>, errors: &mut Errors) {
             ));
         }
     }
-    immutable(new, old, "type", errors);
     frozen(new, old, &["data"], errors);
 }
 
@@ -157,6 +163,24 @@ pub(super) fn claim_spec(spec: &Value, path: &str, errors: &mut Errors) {
         ));
     }
     access_modes(modes, path, errors);
+    let mode = &spec["volumeMode"];
+    if !matches!(mode.as_str(), None | Some("Block" | "Filesystem")) {
+        errors.push(not_supported(
+            format!("{path}.volumeMode"),
+            mode,
+            &["Block", "Filesystem"],
+        ));
+    }
+    let class = text(spec, "storageClassName");
+    if !class.is_empty()
+        && let Some(why) = names::dns1123_subdomain(class)
+    {
+        errors.push(invalid(
+            format!("{path}.storageClassName"),
+            &class.into(),
+            &why,
+        ));
+    }
     let storage = at(spec, "resources.requests.storage");
     match Quantity::from_json(storage) {
         None => errors.push(required(format!("{path}.resources[storage]"), "")),

@@ -3,7 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{Errors, at, immutable, list, metadata, not_negative, one_of, pod_spec, storage, text};
-use crate::schema::field::{forbidden, invalid, not_supported, required};
+use crate::{
+    error::FieldError,
+    schema::{
+        field::{forbidden, invalid, not_supported, required},
+        names,
+    },
+};
 
 const STATEFUL_SET_UPDATES: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
                                     'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
@@ -36,12 +42,12 @@ pub(super) fn deployment(new: &Value, old: Option<&Value>, errors: &mut Errors) 
                 errors.push(forbidden("spec.strategy.rollingUpdate", why));
             }
         }
-        _ => one_of(
-            new,
-            "spec.strategy.type",
-            &["Recreate", "RollingUpdate"],
-            errors,
-        ),
+        other => errors.push(FieldError {
+            message: format!(
+                "Unsupported value: {{\"Type\":{other:?},\"RollingUpdate\":null}}: supported values: \"Recreate\", \"RollingUpdate\""
+            ),
+            ..not_supported("spec.strategy", &Value::Null, &[])
+        }),
     }
     for field in [
         "spec.minReadySeconds",
@@ -73,21 +79,37 @@ pub(super) fn stateful_set(new: &Value, old: Option<&Value>, errors: &mut Errors
     not_negative(new, "spec.revisionHistoryLimit", errors);
     selector_and_template(new, errors);
     always_restarts(new, "spec.template.spec", errors);
-    one_of(
-        new,
-        "spec.podManagementPolicy",
-        &["OrderedReady", "Parallel"],
-        errors,
-    );
-    one_of(
-        new,
-        "spec.updateStrategy.type",
-        &["OnDelete", "RollingUpdate"],
-        errors,
-    );
+    let management = at(new, "spec.podManagementPolicy");
+    if !matches!(
+        management.as_str(),
+        None | Some("OrderedReady" | "Parallel")
+    ) {
+        errors.push(invalid(
+            "spec.podManagementPolicy",
+            management,
+            "must be 'OrderedReady' or 'Parallel'",
+        ));
+    }
+    let strategy = text(at(new, "spec.updateStrategy"), "type");
+    if !matches!(strategy, "" | "OnDelete" | "RollingUpdate") {
+        // Go's form of the whole strategy, as upstream shows it.
+        errors.push(FieldError {
+            message: format!(
+                "Invalid value: {{\"Type\":{strategy:?},\"RollingUpdate\":null}}: must be 'RollingUpdate' or 'OnDelete'"
+            ),
+            ..invalid("spec.updateStrategy", &Value::Null, "")
+        });
+    }
+    let service = text(&new["spec"], "serviceName");
+    if !service.is_empty()
+        && old.is_none()
+        && let Some(why) = names::dns1123_label(service)
+    {
+        errors.push(invalid("spec.serviceName", &service.into(), &why));
+    }
     for field in ["whenDeleted", "whenScaled"] {
         let path = format!("spec.persistentVolumeClaimRetentionPolicy.{field}");
-        one_of(new, &path, &["Delete", "Retain"], errors);
+        one_of(new, &path, &["Retain", "Delete"], errors);
     }
     not_negative(new, "spec.updateStrategy.rollingUpdate.partition", errors);
     for (index, template) in list(&new["spec"], "volumeClaimTemplates")
@@ -129,12 +151,25 @@ pub(super) fn stateful_set(new: &Value, old: Option<&Value>, errors: &mut Errors
 pub(super) fn daemon_set(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     selector_and_template(new, errors);
     always_restarts(new, "spec.template.spec", errors);
-    one_of(
-        new,
-        "spec.updateStrategy.type",
-        &["OnDelete", "RollingUpdate"],
-        errors,
-    );
+    let strategy = text(at(new, "spec.updateStrategy"), "type");
+    if !matches!(strategy, "" | "OnDelete" | "RollingUpdate") {
+        errors.push(FieldError {
+            message: format!(
+                "Unsupported value: {{\"Type\":{strategy:?},\"RollingUpdate\":null}}: supported values: \"RollingUpdate\", \"OnDelete\""
+            ),
+            ..not_supported("spec.updateStrategy", &Value::Null, &[])
+        });
+    }
+    let zero = |value: &Value| *value == 0 || value == "0%" || value == "0";
+    let rolling = at(new, "spec.updateStrategy.rollingUpdate");
+    if zero(&rolling["maxUnavailable"])
+        && (zero(&rolling["maxSurge"]) || rolling["maxSurge"].is_null())
+    {
+        errors.push(required(
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+            "cannot be 0 when maxSurge is 0",
+        ));
+    }
     not_negative(new, "spec.minReadySeconds", errors);
     immutable(new, old, "spec.selector", errors);
 }
@@ -196,7 +231,7 @@ fn job_spec(object: &Value, path: &str, errors: &mut Errors) {
     one_of(
         object,
         &at_spec("completionMode"),
-        &["Indexed", "NonIndexed"],
+        &["NonIndexed", "Indexed"],
         errors,
     );
     if at(object, &at_spec("completionMode")) == "Indexed"
@@ -214,15 +249,10 @@ fn job_spec(object: &Value, path: &str, errors: &mut Errors) {
     );
     let policy = at(object, &at_spec("template.spec.restartPolicy"));
     if policy.is_null() || policy == "Always" {
-        let supported = ["OnFailure", "Never"];
-        let mut error = not_supported(at_spec("template.spec.restartPolicy"), policy, &supported);
-        if policy.is_null() {
-            error = required(
-                at_spec("template.spec.restartPolicy"),
-                "valid values: \"OnFailure\", \"Never\"",
-            );
-        }
-        errors.push(error);
+        errors.push(required(
+            at_spec("template.spec.restartPolicy"),
+            "valid values: \"OnFailure\", \"Never\"",
+        ));
     }
 }
 
@@ -243,6 +273,12 @@ pub(super) fn cron_job(new: &Value, errors: &mut Errors) {
     let schedule = text(&new["spec"], "schedule");
     if schedule.is_empty() {
         errors.push(required("spec.schedule", ""));
+    } else if schedule.contains("TZ") {
+        errors.push(invalid(
+            "spec.schedule",
+            &schedule.into(),
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
     } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
         let found = schedule.split_whitespace().count();
         let why = format!(
@@ -250,11 +286,13 @@ pub(super) fn cron_job(new: &Value, errors: &mut Errors) {
             schedule.split_whitespace().collect::<Vec<_>>().join(" ")
         );
         errors.push(invalid("spec.schedule", &schedule.into(), &why));
-    } else if schedule.contains("TZ") {
+    }
+    let zone = text(&new["spec"], "timeZone");
+    if !zone.is_empty() && jiff::tz::TimeZone::get(zone).is_err() {
         errors.push(invalid(
-            "spec.schedule",
-            &schedule.into(),
-            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+            "spec.timeZone",
+            &zone.into(),
+            &format!("unknown time zone {zone}"),
         ));
     }
     if new["metadata"]["name"]
@@ -306,17 +344,18 @@ fn replicated(new: &Value, old: Option<&Value>, errors: &mut Errors) {
 
 fn selector_and_template(new: &Value, errors: &mut Errors) {
     let selector = at(new, "spec.selector");
+    let before = errors.len();
     metadata::selector(selector, "spec.selector", true, errors);
     let template = at(new, "spec.template");
     let labels = at(template, "metadata.labels");
-    if selector.is_object() && template.is_object() && !metadata::matches(selector, labels) {
+    let malformed = errors.len() > before && selector.is_object() && *selector != json!({});
+    if malformed {
+        errors.push(invalid("spec.selector", selector, "invalid label selector"));
+    } else if *selector != json!({})
+        && !(selector.is_object() && metadata::matches(selector, labels))
+    {
         let why = "`selector` does not match template `labels`";
-        let shown = if labels.is_null() {
-            json!({})
-        } else {
-            labels.clone()
-        };
-        errors.push(invalid("spec.template.metadata.labels", &shown, why));
+        errors.push(invalid("spec.template.metadata.labels", labels, why));
     }
     // A StatefulSet's claims are volumes of its pods by the claims' names.
     let mut template = template.clone();
@@ -370,7 +409,7 @@ fn number_or_percent(value: &Value, path: &str, errors: &mut Errors) {
                                regex used for validation is '[0-9]+%')";
                     errors.push(invalid(path, value, why));
                 }
-                Some(percent) if percent > 100 && path.ends_with("maxUnavailable") => {
+                Some(percent) if percent > 100 && !path.ends_with("maxSurge") => {
                     errors.push(invalid(path, value, "must not be greater than 100%"));
                 }
                 Some(_) => {}

@@ -1,5 +1,7 @@
 //! Label and field selectors: parsing and matching. Pure.
 
+mod parser;
+
 use serde_json::Value;
 
 use crate::error::ApiError;
@@ -22,18 +24,7 @@ pub struct LabelSelector(Vec<Requirement>);
 impl LabelSelector {
     /// Parses `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>3`.
     pub fn parse(text: &str) -> Result<Self, ApiError> {
-        let mut requirements = Vec::new();
-        for part in split_outside_parentheses(text) {
-            let part = part.trim();
-            if part.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err(unparsable(text, "empty requirement"));
-            }
-            requirements.push(requirement(part).map_err(|why| unparsable(text, &why))?);
-        }
-        Ok(Self(requirements))
+        parser::parse(text).map(Self).map_err(ApiError::bad_request)
     }
 
     /// The selector of a workload (`matchLabels`, `matchExpressions`); an absent one matches nothing in Kubernetes, which is the
@@ -99,92 +90,6 @@ impl LabelSelector {
     }
 }
 
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let mut depth = 0_i32;
-    let mut start = 0;
-    for (index, character) in text.char_indices() {
-        match character {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth <= 0 => {
-                parts.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn requirement(part: &str) -> Result<Requirement, String> {
-    if let Some(key) = part.strip_prefix('!') {
-        return Ok(Requirement::Absent(label_key(key)?));
-    }
-    if let Some(open) = part.find('(') {
-        let values = part[open + 1..]
-            .strip_suffix(')')
-            .ok_or_else(|| format!("{part:?} lacks a closing parenthesis"))?
-            .split(',')
-            .map(label_value)
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut words = part[..open].split_whitespace();
-        let key = label_key(words.next().unwrap_or_default())?;
-        return match (words.next(), words.next()) {
-            (Some("in"), None) => Ok(Requirement::In(key, values)),
-            (Some("notin"), None) => Ok(Requirement::NotIn(key, values)),
-            _ => Err(format!("{part:?}: expected in or notin before the set")),
-        };
-    }
-    for (operator, length) in [("!=", 2), ("==", 2), ("=", 1), (">", 1), ("<", 1)] {
-        let Some(index) = part.find(operator) else {
-            continue;
-        };
-        let key = label_key(&part[..index])?;
-        let value = part[index + length..].trim();
-        let number = || {
-            value
-                .parse::<i64>()
-                .map_err(|_| format!("{value:?} must be an integer after {operator}"))
-        };
-        return match operator {
-            "!=" => Ok(Requirement::NotIn(key, vec![label_value(value)?])),
-            ">" => Ok(Requirement::Greater(key, number()?)),
-            "<" => Ok(Requirement::Less(key, number()?)),
-            _ => Ok(Requirement::In(key, vec![label_value(value)?])),
-        };
-    }
-    Ok(Requirement::Exists(label_key(part)?))
-}
-
-fn label_key(text: &str) -> Result<String, String> {
-    let key = text.trim();
-    let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
-    if name.is_empty() || name.len() > 63 || !name_characters(name) {
-        return Err(format!("{key:?} is not a label key"));
-    }
-    Ok(key.to_owned())
-}
-
-fn label_value(text: &str) -> Result<String, String> {
-    let value = text.trim();
-    if value.len() > 63 || (!value.is_empty() && !name_characters(value)) {
-        return Err(format!("{value:?} is not a label value"));
-    }
-    Ok(value.to_owned())
-}
-
-fn name_characters(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    text.bytes().all(inner) && outer(text.as_bytes().first()) && outer(text.as_bytes().last())
-}
-
-fn unparsable(text: &str, why: &str) -> ApiError {
-    ApiError::bad_request(format!("unable to parse label selector {text:?}: {why}"))
-}
-
 /// A parsed field selector: (field, value, equal).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldSelector(Vec<(String, String, bool)>);
@@ -199,7 +104,7 @@ impl FieldSelector {
             }
             let bad = || {
                 ApiError::bad_request(format!(
-                    "unable to parse field selector {text:?}: expected field=value or field!=value"
+                    "invalid selector: '{text}'; can't understand '{part}'"
                 ))
             };
             let equals = part.find('=').ok_or_else(bad)?;
@@ -314,7 +219,6 @@ mod tests {
             ("n>4", true),
             ("n<5", false),
             ("e=", true),
-            ("e in ()", true),
             ("x.io/y=z, app in (a,web)", true),
         ] {
             let parsed = LabelSelector::parse(selector).unwrap();
@@ -327,6 +231,7 @@ mod tests {
         for selector in [
             "a in b",
             "a in (b",
+            "a in ()",
             "a=b,,c=d",
             "a=b c",
             "-a",
@@ -336,7 +241,6 @@ mod tests {
         ] {
             let error = LabelSelector::parse(selector).unwrap_err();
             assert_eq!(error.code, 400, "{selector}");
-            assert!(error.message.contains(selector), "{}", error.message);
         }
     }
 
