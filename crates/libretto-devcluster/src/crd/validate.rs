@@ -136,12 +136,12 @@ fn body(path: &str) -> String {
 
 fn string(check: &Check, text: &str, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let length = text.chars().count() as u64;
+    // Of length and pattern upstream tells the first that is wrong.
     if let Some(most) = check.max_length
         && length > most
     {
         errors.push(too_long(path, most));
-    }
-    if let Some(least) = check.min_length
+    } else if let Some(least) = check.min_length
         && length < least
     {
         errors.push(invalid(
@@ -149,8 +149,7 @@ fn string(check: &Check, text: &str, value: &Value, path: &str, errors: &mut Vec
             value,
             &format!("{} should be at least {least} chars long", body(path)),
         ));
-    }
-    if let Some(pattern) = &check.pattern
+    } else if let Some(pattern) = &check.pattern
         && !pattern.is_match(text)
     {
         errors.push(invalid(

@@ -178,6 +178,15 @@ impl Case {
         self.steps.iter().any(mentions)
     }
 
+    /// Whether nothing of it stays, so that it can share a namespace with others like it.
+    pub fn dry(&self) -> bool {
+        self.cleanup.is_empty()
+            && self
+                .steps
+                .iter()
+                .all(|step| step.request.is_some() && step.title().contains("dryRun=All"))
+    }
+
     /// Whether its objects may outlive the case because of finalizers.
     pub fn finalizers(&self) -> bool {
         self.steps.iter().any(|step| {

@@ -154,13 +154,8 @@ impl Normaliser {
                 });
                 items.into()
             }
-            // Their order is that of a map in Go.
-            Value::Array(items)
-                if key == "causes"
-                    && items
-                        .iter()
-                        .all(|item| item["reason"] == "FieldManagerConflict") =>
-            {
+            // Their order is that of a map in Go, where they come from one; the message keeps that of the others.
+            Value::Array(items) if key == "causes" => {
                 let mut items: Vec<_> = items.iter().map(|item| self.field("", item)).collect();
                 items.sort_by_key(Value::to_string);
                 items.into()

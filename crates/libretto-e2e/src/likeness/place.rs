@@ -25,6 +25,8 @@ pub struct Place {
     pub version: String,
     /// Names of its nodes.
     pub nodes: Vec<String>,
+    /// It ends with the test: nothing in it needs to be tidied up.
+    pub passing: bool,
 }
 
 impl std::fmt::Debug for Place {
@@ -53,6 +55,7 @@ impl Place {
             home: tempfile::tempdir()?,
             version: String::new(),
             nodes: Vec::new(),
+            passing: false,
         };
         let version = place.json(Method::GET, "/version", None).await?;
         version["gitVersion"]
@@ -102,6 +105,9 @@ impl Place {
 
     /// Asks for removal and does not wait: nothing else uses the name.
     pub async fn delete(&self, path: &str) {
+        if self.passing {
+            return;
+        }
         let background = json!({"propagationPolicy": "Background", "gracePeriodSeconds": 0});
         // What a case has deleted itself is gone, and that is fine.
         let _ = self.json(Method::DELETE, path, Some(&background)).await;
@@ -109,6 +115,9 @@ impl Place {
 
     /// Lets go of objects that finalizers of a case hold, so that their namespace can go.
     pub async fn release(&self, namespace: &str) {
+        if self.passing {
+            return;
+        }
         for plural in ["configmaps", "podtemplates", "pods", "secrets"] {
             let path = format!("/api/v1/namespaces/{namespace}/{plural}");
             let Ok(list) = self.json(Method::GET, &path, None).await else {

@@ -83,8 +83,10 @@ pub fn identity() -> String {
     format!("{}o{}e", &text[..4], &text[4..])
 }
 
-/// Runs the steps that come before the cases of a file. Their answers count only when they are refusals.
+/// Runs the steps that come before the cases of a file, whose answers count only when they are refusals, and makes the namespace
+/// that its cases without effects share.
 pub async fn prepare(place: &Place, steps: &[CaseStep], shared: &str) -> Step {
+    place.create_namespace(&namespace(shared)).await?;
     let mut words = words(place, shared, None, &[])?;
     for step in steps {
         let answer = perform(place, step, &mut words).await?;
@@ -96,14 +98,19 @@ pub async fn prepare(place: &Place, steps: &[CaseStep], shared: &str) -> Step {
     Ok(())
 }
 
-/// Runs a case in a namespace of its own.
+fn namespace(identity: &str) -> String {
+    format!("likeness-{identity}")
+}
+
+/// Runs a case in a namespace of its own, or without effects in the one of its file.
 pub async fn run(place: &Place, case: &Case, shared: &str) -> Outcome {
+    let own = case.namespaced() && !case.dry();
     let identity = identity();
     let mut outcome = Outcome::default();
-    let namespace = format!("likeness-{identity}");
+    let namespace = namespace(if own { &identity } else { shared });
     let result: Step = async {
-        let mut words = words(place, shared, Some(&identity), &case.replace)?;
-        if case.namespaced() {
+        let mut words = words(place, shared, Some((&identity, &namespace)), &case.replace)?;
+        if own {
             place.create_namespace(&namespace).await?;
         }
         for step in &case.steps {
@@ -120,7 +127,7 @@ pub async fn run(place: &Place, case: &Case, shared: &str) -> Outcome {
     }
     .await;
     outcome.failure = result.err().map(|failure| failure.to_string());
-    if case.namespaced() {
+    if own {
         if case.finalizers() {
             place.release(&namespace).await;
         }
@@ -137,23 +144,26 @@ pub async fn clean(place: &Place, paths: &[String], shared: &str) -> Step {
     for path in paths {
         place.delete(&words.fill(path)?).await;
     }
+    let namespace = namespace(shared);
+    place
+        .delete(&format!("/api/v1/namespaces/{namespace}"))
+        .await;
     Ok(())
 }
 
 fn words(
     place: &Place,
     shared: &str,
-    identity: Option<&str>,
+    case: Option<(&str, &str)>,
     own: &[super::case::Replace],
 ) -> Step<Words> {
     let mut values = BTreeMap::from([("shared".to_owned(), shared.to_owned())]);
     let mut names = vec![(shared.to_owned(), "{shared}".to_owned())];
-    if let Some(identity) = identity {
-        let namespace = format!("likeness-{identity}");
+    if let Some((identity, namespace)) = case {
         // The namespace first: it contains the identity.
         names.insert(0, (identity.to_owned(), "{id}".to_owned()));
-        names.insert(0, (namespace.clone(), "{ns}".to_owned()));
-        values.insert("ns".to_owned(), namespace);
+        names.insert(0, (namespace.to_owned(), "{ns}".to_owned()));
+        values.insert("ns".to_owned(), namespace.to_owned());
         values.insert("id".to_owned(), identity.to_owned());
     }
     Ok(Words {

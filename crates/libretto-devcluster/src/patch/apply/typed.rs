@@ -61,7 +61,7 @@ fn visit(node: Option<&Node>, value: &Value, path: &str, out: &mut Vec<String>) 
                 Value::Bool(_) => "bool".to_owned(),
                 _ => scalar.to_string(),
             },
-            scalar => format!("&value.valueUnstructured{{Value:{}}}", scalar),
+            scalar => format!("&value.valueUnstructured{{Value:{scalar}}}"),
         };
         out.push(format!("{}: expected {expected}, got {got}", shown(path)));
         return;

@@ -320,9 +320,7 @@ fn ports(container: &Value, errors: &mut Errors) {
                 errors,
             );
         }
-        for key in ["hostPort"] {
-            port_number(&port[key], &format!("{path}.{key}"), errors);
-        }
+        port_number(&port["hostPort"], &format!("{path}.hostPort"), errors);
         let protocol = &port["protocol"];
         if !protocol.is_null() && !matches!(protocol.as_str(), Some("TCP" | "UDP" | "SCTP")) {
             errors.push(not_supported(
