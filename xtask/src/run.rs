@@ -162,18 +162,25 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 fn package_tests(binary: &Path) -> Result<(), String> {
-    let folder = setup::workspace().join("packages");
-    let mut packages: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .map_err(|error| format!("read {}: {error}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("package.yaml").exists())
-        .collect();
+    let helm = setup::tools()?.join("helm");
+    let mut packages: Vec<PathBuf> = Vec::new();
+    for folder in ["packages", "examples"] {
+        let folder = setup::workspace().join(folder);
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|error| format!("read {}: {error}", folder.display()))?;
+        packages.extend(
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| path.is_dir()),
+        );
+    }
     packages.sort();
     for package in packages {
         for action in ["lint", "test"] {
             let status = Command::new(binary)
                 .args(["package", action])
                 .arg(&package)
+                .env("LIBRETTO_HELM", &helm)
                 .status();
             setup::succeeded(
                 &format!("libretto package {action} {}", package.display()),

@@ -51,9 +51,19 @@ impl Cluster {
 
     /// `libretto up`, for scenarios about the embedded cluster itself.
     pub async fn embedded() -> Step<Self> {
+        Self::embedded_with(&[]).await
+    }
+
+    /// `libretto up` with packages of this project's folders, such as `examples/sreworks`.
+    pub async fn embedded_with(packages: &[&str]) -> Step<Self> {
         let folder = folder()?;
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let packages = packages
+            .iter()
+            .map(|package| project.join(package))
+            .collect();
         Ok(Self {
-            backend: Backend::Embedded(Program::start(folder.path()).await?),
+            backend: Backend::Embedded(Program::start(folder.path(), packages).await?),
             folder,
         })
     }

@@ -22,14 +22,17 @@ const API_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Program {
     folder: PathBuf,
+    /// Folders of packages to run; all bundled ones when empty.
+    packages: Vec<PathBuf>,
     child: Option<Child>,
 }
 
 impl Program {
     /// Starts `libretto up --no-demo` and waits until its API answers. Its data and its log are kept in `folder`.
-    pub(crate) async fn start(folder: &Path) -> Step<Self> {
+    pub(crate) async fn start(folder: &Path, packages: Vec<PathBuf>) -> Step<Self> {
         let mut program = Self {
             folder: folder.to_owned(),
+            packages,
             child: None,
         };
         program.resume().await?;
@@ -48,6 +51,12 @@ impl Program {
         let child = Command::new(cluster::binary()?)
             .args(["up", "--no-demo", "--port", "0", "--data-dir"])
             .arg(self.data())
+            .args(
+                self.packages
+                    .iter()
+                    .flat_map(|package| ["--package".as_ref(), package.as_os_str()]),
+            )
+            .env("LIBRETTO_HELM", cluster::tool("helm")?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -153,7 +153,9 @@ fn started(user: Option<u32>, mark: &str) -> std::process::Child {
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "inside");
     // Its command line is unreadable for a moment while a process executes another program; the main process and its daemon.
-    eventually("the container and its daemon run", || marked(mark).len() >= 2);
+    eventually("the container and its daemon run", || {
+        marked(mark).len() >= 2
+    });
     outer
 }
 

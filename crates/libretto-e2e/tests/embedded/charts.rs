@@ -1,0 +1,274 @@
+//! Operators around a Helm chart: SREWorks' sample as it was written, and the same in today's form.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service},
+    networking::v1::Ingress,
+};
+use kube::{Api, Client, api::ListParams};
+use libretto_e2e::{Step, cluster::Cluster, wait};
+use serde_json::{Value, json};
+
+/// Charts are rendered, a server in a pod starts and is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PLATFORM: &str = "sample-ververica-platform";
+
+#[tokio::test]
+async fn the_ingress_follows_the_service_in_sreworks_form() -> Step {
+    let cluster = Cluster::embedded_with(&["examples/sreworks"]).await?;
+    let client = cluster.client().await?;
+    create(
+        &cluster,
+        "sreworks.example.com/v1",
+        "{host: vvp.example.com}",
+    )
+    .await?;
+    ready(&cluster).await?;
+    routed(&client, "sample", 80).await?;
+    // By the custom resource, through the chart.
+    cluster
+        .kubectl(&[
+            "patch",
+            "vvp",
+            "sample",
+            "--type=merge",
+            "-p",
+            r#"{"spec": {"port": 8081}}"#,
+        ])?
+        .ok()?;
+    routed(&client, "sample", 8081).await?;
+    // By hand, at the Service: it stays so, and the Ingress follows.
+    port(&cluster, 8082)?;
+    routed(&client, "sample", 8082).await?;
+    cluster.kubectl(&["delete", "vvp", "sample"])?.ok()?;
+    gone(&client).await
+}
+
+#[tokio::test]
+async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
+    let cluster = Cluster::embedded_with(&["examples/ververica-platform"]).await?;
+    let client = cluster.client().await?;
+    let shared = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "shared"},
+        "spec": {"ingressClassName": "nginx", "rules": [{"host": "old.example.com"}]},
+    });
+    cluster.kubectl_apply(&shared.to_string(), &[])?.ok()?;
+    let spec =
+        "{host: vvp.example.com, ingress: shared, udfs: [{name: geo, jar: \"s3://geo.jar\"}]}";
+    create(&cluster, "example.com/v1", spec).await?;
+    ready(&cluster).await?;
+    routed(&client, "shared", 80).await?;
+    registered(&cluster, &["geo"]).await?;
+    // A Service that moves is no reason to register again, which would write the file anew.
+    let written = modified(&cluster)?;
+    port(&cluster, 8082)?;
+    routed(&client, "shared", 8082).await?;
+    let udfs = |names: &[&str]| {
+        let udfs: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "jar": format!("s3://{name}.jar")}))
+            .collect();
+        let patch = json!({"spec": {"udfs": udfs}}).to_string();
+        cluster
+            .kubectl(&["patch", "vvp", "sample", "--type=merge", "-p", &patch])?
+            .ok()
+    };
+    udfs(&["geo", "text"])?;
+    registered(&cluster, &["geo", "text"]).await?;
+    assert_eq!(modified(&cluster)?, written, "registered once");
+    udfs(&["text"])?;
+    registered(&cluster, &["text"]).await?;
+    let events = cluster
+        .kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?
+        .ok()?;
+    assert!(events.contains("UdfRegistered"), "{events}");
+    cluster.kubectl(&["delete", "vvp", "sample"])?.ok()?;
+    gone(&client).await?;
+    let ingresses: Api<Ingress> = Api::default_namespaced(client);
+    let left = json!(ingresses.get("shared").await?.spec);
+    assert_eq!(
+        left["ingressClassName"], "nginx",
+        "somebody else's fields stay"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_chart_that_fails_says_so_and_nobody_else_notices() -> Step {
+    let cluster = Cluster::embedded_with(&["examples/ververica-platform"]).await?;
+    create(&cluster, "example.com/v1", "{host: vvp.example.com}").await?;
+    ready(&cluster).await?;
+    // Longer than Helm lets a release's name be.
+    let name = "a-name-that-is-longer-than-what-helm-takes-as-the-name-of-a-release";
+    let manifest = format!(
+        "apiVersion: example.com/v1\nkind: VervericaPlatform\nmetadata: {{name: {name}}}\nspec: {{host: x.example.com}}\n"
+    );
+    cluster.kubectl_apply(&manifest, &[])?.ok()?;
+    wait::until("the condition says why", PATIENCE, || async {
+        let status = cluster
+            .kubectl(&["get", "vvp", name, "-o", "jsonpath={.status.conditions}"])?
+            .ok()?;
+        if status.contains("chart charts/ververica-platform") && status.contains("release name") {
+            Ok(())
+        } else {
+            Err(status.into())
+        }
+    })
+    .await?;
+    ready(&cluster).await
+}
+
+async fn create(cluster: &Cluster, version: &str, spec: &str) -> Step {
+    let manifest = format!(
+        "apiVersion: {version}\nkind: VervericaPlatform\nmetadata: {{name: sample}}\nspec: {spec}\n"
+    );
+    wait::until("the kind is served", PATIENCE, || async {
+        cluster.kubectl_apply(&manifest, &[])?.ok()
+    })
+    .await?;
+    Ok(())
+}
+
+async fn ready(cluster: &Cluster) -> Step {
+    wait::until("the platform is Ready", PATIENCE, || async {
+        let conditions = cluster
+            .kubectl(&[
+                "get",
+                "vvp",
+                "sample",
+                "-o",
+                "jsonpath={.status.conditions}",
+            ])?
+            .ok()?;
+        let parsed: Value = serde_json::from_str(&conditions)?;
+        let ready = parsed
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        if ready {
+            Ok(())
+        } else {
+            Err(conditions.into())
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Changes the Service's port as somebody at a terminal would.
+fn port(cluster: &Cluster, port: u16) -> Step<String> {
+    let patch = json!([{"op": "replace", "path": "/spec/ports/0/port", "value": port}]).to_string();
+    cluster
+        .kubectl(&["patch", "service", PLATFORM, "--type=json", "-p", &patch])?
+        .ok()
+}
+
+/// Service and Ingress have this port.
+async fn routed(client: &Client, ingress: &str, port: i32) -> Step {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let ingresses: Api<Ingress> = Api::default_namespaced(client.clone());
+    wait::until("the Ingress has the Service's port", PATIENCE, || async {
+        let service = json!(services.get(PLATFORM).await?.spec)["ports"][0]["port"].clone();
+        let rule = json!(ingresses.get(ingress).await?.spec)["rules"][0].clone();
+        let backend = rule["http"]["paths"][0]["backend"]["service"].clone();
+        if service == port
+            && rule["host"] == "vvp.example.com"
+            && backend == json!({"name": PLATFORM, "port": {"number": port}})
+        {
+            Ok(())
+        } else {
+            Err(format!("Service {service}, Ingress {rule}").into())
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Exactly these functions are known to the platform.
+async fn registered(cluster: &Cluster, names: &[&str]) -> Step {
+    let expected: Vec<String> = names
+        .iter()
+        .map(|name| format!("sql_v1beta1_namespaces_default_udfartifacts_{name}"))
+        .collect();
+    wait::until("the functions are registered", PATIENCE, || async {
+        let found = inside(cluster, "ls /data")?;
+        let found: Vec<&str> = found.split_whitespace().collect();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found:?}").into())
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// When the first function's file was written.
+fn modified(cluster: &Cluster) -> Step<String> {
+    inside(cluster, "stat -c %y /data/*_geo")
+}
+
+fn inside(cluster: &Cluster, script: &str) -> Step<String> {
+    let pod = format!("deployment/{PLATFORM}");
+    cluster
+        .kubectl(&["exec", &pod, "--", "sh", "-c", script])?
+        .ok()
+}
+
+/// Nothing of the instance is left.
+async fn gone(client: &Client) -> Step {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let ingresses: Api<Ingress> = Api::default_namespaced(client.clone());
+    wait::until("everything is gone", PATIENCE, || async {
+        let ours = ListParams::default();
+        let mut left = Vec::new();
+        left.extend(
+            services
+                .list(&ours)
+                .await?
+                .items
+                .into_iter()
+                .map(|it| it.metadata),
+        );
+        left.extend(
+            deployments
+                .list(&ours)
+                .await?
+                .items
+                .into_iter()
+                .map(|it| it.metadata),
+        );
+        left.extend(
+            maps.list(&ours)
+                .await?
+                .items
+                .into_iter()
+                .map(|it| it.metadata),
+        );
+        left.extend(
+            ingresses
+                .list(&ours)
+                .await?
+                .items
+                .into_iter()
+                .map(|it| it.metadata),
+        );
+        let names: Vec<String> = left
+            .into_iter()
+            .filter_map(|metadata| metadata.name)
+            .filter(|name| name.starts_with("sample"))
+            .collect();
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(names.join(", ").into())
+        }
+    })
+    .await?;
+    Ok(())
+}
