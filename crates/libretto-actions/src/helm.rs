@@ -139,6 +139,10 @@ impl Helm {
         let ended = wait(&mut child);
         let output = output.join().unwrap_or_default();
         let complaint = complaint.join().unwrap_or_default();
+        // Nobody reads the rest, and that ends Helm.
+        if output.len() as u64 >= OUTPUT {
+            return Err(failed(format!("it gives more than {OUTPUT} bytes")));
+        }
         match ended {
             Some(status) if status.success() => {}
             Some(status) => {
@@ -155,9 +159,6 @@ impl Helm {
                     TIMEOUT.as_secs()
                 )));
             }
-        }
-        if output.len() as u64 >= OUTPUT {
-            return Err(failed(format!("it gives more than {OUTPUT} bytes")));
         }
         String::from_utf8(output)
             .map_err(|_| failed("it gives something that is not text".to_owned()))
@@ -238,8 +239,19 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
     }
 }
 
-/// The last line of what Helm says, without the folder only we know.
+/// What Helm says in the end, without the folder only we know.
 fn complain(said: &str, folder: &Path) -> String {
+    // A program of Go that gets no memory tells where it was, at length.
+    if [
+        "out of memory",
+        "cannot allocate memory",
+        "fatal error: runtime",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
+    {
+        return format!("Helm needs more than {} MiB for it", HEAP >> 20);
+    }
     let line = said
         .lines()
         .rev()
@@ -306,6 +318,15 @@ mod tests {
         assert_eq!(
             manifests("just text"),
             Err("it gives \"just text\", which is not an object".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_chart_without_bounds_is_called_so() {
+        let said = "runtime: out of memory: cannot allocate 3200253952-byte block\nfatal error: out of memory\n\ngoroutine 1:\nmain.main()\n\t/helm.go:1 +0x1\n";
+        assert_eq!(
+            complain(said, Path::new("/x")),
+            "Helm needs more than 1024 MiB for it"
         );
     }
 

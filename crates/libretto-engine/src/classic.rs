@@ -380,7 +380,7 @@ impl Reader<'_> {
         match self.files.get(name) {
             Some(text) => Some((name.to_owned(), text.clone())),
             None => {
-                let hint = suggestion(&name.to_owned(), self.files.keys());
+                let hint = suggestion(name, self.files.keys());
                 self.wrong(node.at, format!("{place}: there is no file `{name}`"), hint);
                 None
             }

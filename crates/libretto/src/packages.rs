@@ -62,10 +62,11 @@ fn collect(dir: &Dir<'static>, root: &Path, files: &mut Files) {
 pub fn bundled(place: &str) -> bool {
     let path = Path::new(place);
     // Only a folder without package.yaml is looked into: it may be in SREWorks' form.
-    !path.join("package.yaml").is_file()
-        && !(path.is_dir()
-            && libretto_engine::read_dir(path)
-                .is_ok_and(|files| libretto_engine::classic_file(&files).is_some()))
+    let classic = || {
+        libretto_engine::read_dir(path)
+            .is_ok_and(|files| libretto_engine::classic_file(&files).is_some())
+    };
+    !path.join("package.yaml").is_file() && (!path.is_dir() || !classic())
 }
 
 /// Files of the package that `place` names: a folder with a package.yaml, or a bundled package.

@@ -272,3 +272,118 @@ async fn gone(client: &Client) -> Step {
     .await?;
     Ok(())
 }
+
+/// A chart that does what its instance asks for, good and bad.
+const MOODS: &[(&str, &str)] = &[
+    (
+        "package.yaml",
+        r#"apiVersion: libretto.dev/v1alpha1
+kind: Package
+metadata: {name: mood, version: 1.0.0}
+spec:
+  crd: {group: example.com, kind: Mood, version: v1, schema: {mood: {required: true}}}
+  execute:
+    - name: chart
+      helm: {chart: mood, values: {mood: "{{ cr.mood }}", secret: "{{ secret('s', 'k') if cr.mood in ['secret', 'encoded'] else '' }}"}, kinds: [v1/ConfigMap]}
+"#,
+    ),
+    (
+        "mood/Chart.yaml",
+        "apiVersion: v2\nname: mood\nversion: 1.0.0\n",
+    ),
+    (
+        "mood/templates/all.yaml",
+        r#"{{- if eq .Values.mood "fails" }}{{ fail "a host is needed" }}{{ end }}
+apiVersion: v1
+kind: {{ ternary "Secret" "ConfigMap" (eq .Values.mood "kind") }}
+metadata:
+  name: mood-{{ .Release.Name }}
+data:
+  {{- if eq .Values.mood "random" }}
+  key: {{ randAlphaNum 12 | quote }}
+  {{- else if eq .Values.mood "explodes" }}
+  key: "{{ range until 400000000 }}xxxxxxxxxxxxxxxx{{ end }}"
+  {{- else if eq .Values.mood "long" }}
+  key: "{{ range until 1000000 }}xxxxxxxxxxxxxxxx{{ end }}"
+  {{- else if eq .Values.mood "encoded" }}
+  key: {{ .Values.secret | b64enc | quote }}
+  {{- else }}
+  key: {{ .Values.secret | quote }}
+  {{- end }}
+"#,
+    ),
+];
+
+#[tokio::test]
+async fn charts_that_misbehave_are_refused_one_by_one() -> Step {
+    let folder = tempfile::tempdir()?;
+    for (name, text) in MOODS {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().ok_or("a file is in a folder")?)?;
+        std::fs::write(path, text)?;
+    }
+    let place = folder.path().to_string_lossy().into_owned();
+    let cluster = Cluster::embedded_with(&[&place]).await?;
+    let moods = [
+        ("fails", "a host is needed"),
+        (
+            "kind",
+            "mood-kind is a v1/Secret, and the package only knows of v1/ConfigMap",
+        ),
+        (
+            "random",
+            "chart mood gives something else each time at `key`",
+        ),
+        ("explodes", "Helm needs more than 1024 MiB for it"),
+        ("long", "it gives more than 8388608 bytes"),
+        (
+            "encoded",
+            "a secret among the values is encoded or left out by the chart",
+        ),
+    ];
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "p4ss"}});
+    cluster.kubectl_apply(&secret.to_string(), &[])?.ok()?;
+    for mood in moods
+        .iter()
+        .map(|(mood, _)| *mood)
+        .chain(["good", "secret"])
+    {
+        let manifest = format!(
+            "apiVersion: example.com/v1\nkind: Mood\nmetadata: {{name: {mood}}}\nspec: {{mood: {mood}}}\n"
+        );
+        wait::until("the kind is served", PATIENCE, || async {
+            cluster.kubectl_apply(&manifest, &[])?.ok()
+        })
+        .await?;
+    }
+    for (mood, expected) in moods {
+        wait::until(&format!("{mood} is refused"), PATIENCE, || async {
+            let status = cluster
+                .kubectl(&["get", "mood", mood, "-o", "jsonpath={.status.conditions}"])?
+                .ok()?;
+            if status.contains(expected) {
+                Ok(())
+            } else {
+                Err(status.into())
+            }
+        })
+        .await?;
+        let map = cluster.kubectl(&["get", "configmap", &format!("mood-{mood}")])?;
+        assert!(map.stderr.contains("not found"), "{map:?}");
+    }
+    for (name, expected) in [("good", ""), ("secret", "p4ss")] {
+        wait::until(&format!("{name} is made"), PATIENCE, || async {
+            let map = format!("mood-{name}");
+            let value = cluster
+                .kubectl(&["get", "configmap", &map, "-o", "jsonpath={.data.key}"])?
+                .ok()?;
+            if value == expected {
+                Ok(())
+            } else {
+                Err(value.into())
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}

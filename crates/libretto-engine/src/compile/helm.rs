@@ -164,7 +164,7 @@ fn chart(check: &mut Check<'_>, name: &str, at: At, place: &str) -> Option<Chart
             .filter(|folder| !folder.contains("/charts/"))
             .map(str::to_owned)
             .collect();
-        let hint = suggestion(&name.to_owned(), &charts).unwrap_or_else(|| {
+        let hint = suggestion(name, &charts).unwrap_or_else(|| {
             if charts.is_empty() {
                 "put the chart into the package: its folder, or its archive as `helm pull` writes it"
                     .to_owned()
@@ -312,10 +312,8 @@ fn in_folder(path: &str, folder: &str) -> bool {
 static LOOKUP: LazyLock<Regex> = LazyLock::new(|| expression(r#"[{(|=-]\s*lookup\s+["$.(]"#));
 static HOOK: LazyLock<Regex> =
     LazyLock::new(|| expression(r#"(?m)^\s+["']?helm\.sh/hook["']?:\s*["']?([^"'\n]+)"#));
-static KIND: LazyLock<Regex> =
-    LazyLock::new(|| expression(r#"^kind:\s*["']?([^"'#]*?)["']?\s*(#.*)?$"#));
-static VERSION: LazyLock<Regex> =
-    LazyLock::new(|| expression(r#"^apiVersion:\s*["']?([^"'#]*?)["']?\s*(#.*)?$"#));
+static KIND: LazyLock<Regex> = LazyLock::new(|| expression(r"^kind:\s*(.*?)\s*(\s#.*)?$"));
+static VERSION: LazyLock<Regex> = LazyLock::new(|| expression(r"^apiVersion:\s*(.*?)\s*(\s#.*)?$"));
 
 fn expression(text: &str) -> Regex {
     Regex::new(text).expect("a constant expression compiles")
@@ -364,13 +362,21 @@ fn kinds_of(text: &str) -> Vec<(usize, Result<Gvk, String>)> {
         if line.starts_with("---") {
             versions.clear();
         } else if let Some(version) = VERSION.captures(line) {
-            versions.push(version[1].trim().to_owned());
+            versions.push(unquoted(&version[1]));
         } else if let Some(kind) = KIND.captures(line) {
-            let kind = kind[1].trim().to_owned();
+            let kind = unquoted(&kind[1]);
             found.push((index + 1, kind_of(&kind, &versions)));
         }
     }
     found
+}
+
+/// A plain scalar's text; what a template computes stays as it is.
+fn unquoted(text: &str) -> String {
+    if text.contains("{{") {
+        return text.to_owned();
+    }
+    text.trim_matches(['"', '\'']).to_owned()
 }
 
 /// The Kind, by its name and the versions that stand before it (several in the branches of an `if`).
@@ -461,7 +467,7 @@ apiVersion: {{ .Values.version }}
 kind: Widget
 ---
 apiVersion: apps/v1
-kind: {{ .Values.kind }}
+kind: {{ ternary \"A\" \"B\" .Values.a }}
 ";
         let found: Vec<(usize, Result<String, String>)> = kinds_of(text)
             .into_iter()
@@ -476,7 +482,7 @@ kind: {{ .Values.kind }}
                 (13, kind("v1/Service")),
                 (18, kind("serving.knative.dev/v1/Service")),
                 (21, Err("Widget".to_owned())),
-                (24, Err("{{ .Values.kind }}".to_owned())),
+                (24, Err("{{ ternary \"A\" \"B\" .Values.a }}".to_owned())),
             ]
         );
     }

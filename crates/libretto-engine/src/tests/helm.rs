@@ -183,7 +183,7 @@ fn a_patch_of_what_the_chart_gives_is_laid_over_it() {
         json!({"class": "c", "rules": [{"host": "x", "port": 80}]})
     );
     f.change("Service/web", |service| {
-        service["spec"]["ports"][0]["port"] = json!(81)
+        service["spec"]["ports"][0]["port"] = json!(81);
     });
     assert_eq!(f.go(0), ["apply Ingress/front"]);
     assert_eq!(spec(&f)["rules"][0]["port"], 81);
@@ -192,7 +192,7 @@ fn a_patch_of_what_the_chart_gives_is_laid_over_it() {
     said.say(Err("chart web: broken".to_owned()));
     f.change("Thing/demo", |cr| cr["spec"]["size"] = json!(4));
     f.change("Service/web", |service| {
-        service["spec"]["ports"][0]["port"] = json!(82)
+        service["spec"]["ports"][0]["port"] = json!(82);
     });
     assert_eq!(f.go(0), [""; 0]);
     assert_eq!(spec(&f)["class"], "c");
