@@ -64,7 +64,9 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
                 &binary,
                 &tools,
                 scenario,
-                |_| {},
+                |command| {
+                    command.env("RUST_TEST_THREADS", SIDE_BY_SIDE);
+                },
             )
         })?;
     }
@@ -80,6 +82,9 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Scenarios at a time: two that work, and one that waits for five minutes whether anything is written.
+const SIDE_BY_SIDE: &str = "3";
+
 /// The scenarios of the embedded cluster, and those for which Kubernetes' own processes must fail.
 fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let binary = build(false)?;
@@ -87,7 +92,7 @@ fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let this = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
     kubernetes::during(minor, |kubeconfig, audit| {
         let mut targets = vec![
-            ("scenarios on Kubernetes", "e2e", "2"),
+            ("scenarios on Kubernetes", "e2e", SIDE_BY_SIDE),
             ("installation on Kubernetes", "install", "1"),
         ];
         // Answers are recorded from the newest minor.

@@ -35,7 +35,30 @@ pub async fn exec(client: &Client, pod: &str, command: &[&str]) -> Step<String> 
         })?
 }
 
+/// Prints a last line of its own, so that an output that was lost on its way is not taken for an empty one: a container runtime may
+/// close the stream of a command that ended at once before everything was read from it.
+const WRAPPER: &str = r#""$@"; code=$?; echo; echo "$0 $code"; exit $code"#;
+const LAST: &str = "libretto-e2e-end";
+
 async fn run(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    for _ in 0..3 {
+        let wrapped: Vec<&str> = ["sh", "-c", WRAPPER, LAST]
+            .into_iter()
+            .chain(command.iter().copied())
+            .collect();
+        let out = run_once(client, pod, &wrapped).await?;
+        if let Some(out) = out.trim_end().strip_suffix(&format!("\n{LAST} 0")) {
+            return Ok(out.to_owned());
+        }
+    }
+    Err(format!(
+        "{} in pod {pod}: its output was lost three times",
+        command.join(" ")
+    )
+    .into())
+}
+
+async fn run_once(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let parameters = AttachParams::default().stdout(true).stderr(true);
     let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;
