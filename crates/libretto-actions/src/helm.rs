@@ -20,7 +20,7 @@ use serde_json::Value;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// CPU seconds; Helm runs several threads.
 const CPU_SECONDS: u64 = 30;
-/// Heap of the process. Rendering the largest public charts takes 200 MB.
+/// Heap of the process, unless the container has less. Rendering the largest public charts takes 200 MB.
 const HEAP: u64 = 1 << 30;
 /// Text that a chart may give: far above what one inventory could list.
 const OUTPUT: u64 = 8 << 20;
@@ -43,6 +43,7 @@ pub enum HelmError {
 pub struct Helm {
     program: PathBuf,
     kubernetes: Option<String>,
+    heap: u64,
     scratch: tempfile::TempDir,
     /// Folders of charts by digest.
     charts: Mutex<HashMap<String, PathBuf>>,
@@ -72,6 +73,7 @@ impl Helm {
         Ok(Self {
             program,
             kubernetes,
+            heap: heap(),
             scratch,
             charts: Mutex::default(),
         })
@@ -125,7 +127,7 @@ impl Helm {
             )
             .env_clear()
             .env("HOME", self.scratch.path())
-            .env("GOMEMLIMIT", (HEAP / 4 * 3).to_string())
+            .env("GOMEMLIMIT", (self.heap / 4 * 3).to_string())
             .current_dir(self.scratch.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -133,7 +135,7 @@ impl Helm {
         let mut child = command
             .spawn()
             .map_err(|error| failed(format!("Helm cannot be started: {error}")))?;
-        bound(&child);
+        bound(&child, self.heap);
         let output = collect(child.stdout.take(), OUTPUT);
         let complaint = collect(child.stderr.take(), 64 << 10);
         let ended = wait(&mut child);
@@ -146,7 +148,7 @@ impl Helm {
         match ended {
             Some(status) if status.success() => {}
             Some(status) => {
-                let said = complain(&String::from_utf8_lossy(&complaint), &folder);
+                let said = complain(&String::from_utf8_lossy(&complaint), &folder, self.heap);
                 return Err(failed(if said.is_empty() {
                     format!("Helm ended with {status}")
                 } else {
@@ -188,13 +190,25 @@ impl Helm {
     }
 }
 
+/// A kernel that runs out of a container's memory ends all of the container: Helm gets half of what there is.
+fn heap() -> u64 {
+    ["memory.max", "memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok())
+        .filter_map(|text| text.trim().parse::<u64>().ok())
+        .map(|limit| limit / 2)
+        .chain([HEAP])
+        .min()
+        .unwrap_or(HEAP)
+}
+
 /// What one process may use. Set from outside: between fork and exec only few calls are safe.
-fn bound(child: &Child) {
+fn bound(child: &Child, heap: u64) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
         return;
     };
-    for (resource, most) in [(Resource::Data, HEAP), (Resource::Cpu, CPU_SECONDS)] {
+    for (resource, most) in [(Resource::Data, heap), (Resource::Cpu, CPU_SECONDS)] {
         let limit = Rlimit {
             current: Some(most),
             maximum: Some(most),
@@ -240,7 +254,7 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 /// What Helm says in the end, without the folder only we know.
-fn complain(said: &str, folder: &Path) -> String {
+fn complain(said: &str, folder: &Path, heap: u64) -> String {
     // A program of Go that gets no memory tells where it was, at length.
     if [
         "out of memory",
@@ -250,7 +264,7 @@ fn complain(said: &str, folder: &Path) -> String {
     .iter()
     .any(|words| said.contains(words))
     {
-        return format!("Helm needs more than {} MiB for it", HEAP >> 20);
+        return format!("Helm needs more than {} MiB for it", heap >> 20);
     }
     let line = said
         .lines()
@@ -325,7 +339,7 @@ mod tests {
     fn a_chart_without_bounds_is_called_so() {
         let said = "runtime: out of memory: cannot allocate 3200253952-byte block\nfatal error: out of memory\n\ngoroutine 1:\nmain.main()\n\t/helm.go:1 +0x1\n";
         assert_eq!(
-            complain(said, Path::new("/x")),
+            complain(said, Path::new("/x"), HEAP),
             "Helm needs more than 1024 MiB for it"
         );
     }
@@ -334,7 +348,7 @@ mod tests {
     fn complaints_are_one_line_without_our_folder() {
         let said = "walk.go:74: found symbolic link\nError: execution error at (/tmp/x/chart-0/templates/a.yaml:3:4): a host is needed\n\nUse --debug flag to render out invalid YAML\n";
         assert_eq!(
-            complain(said, Path::new("/tmp/x/chart-0")),
+            complain(said, Path::new("/tmp/x/chart-0"), HEAP),
             "execution error at (templates/a.yaml:3:4): a host is needed"
         );
     }

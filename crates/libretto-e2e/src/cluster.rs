@@ -35,35 +35,31 @@ enum Backend {
 impl Cluster {
     /// A real Kubernetes when `$LIBRETTO_KUBECONFIG` names one, else an embedded cluster.
     pub async fn start() -> Step<Self> {
-        match std::env::var_os(KUBECONFIG) {
-            Some(kubeconfig) => {
-                let folder = folder()?;
-                let installation =
-                    Installation::start(Path::new(&kubeconfig), folder.path()).await?;
-                Ok(Self {
-                    backend: Backend::Kubernetes(installation),
-                    folder,
-                })
-            }
-            None => Self::embedded().await,
-        }
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Cluster::start`], with packages of this project's folders, such as `examples/sreworks`; all bundled ones when none is named.
+    pub async fn start_with(packages: &[&str]) -> Step<Self> {
+        let folder = folder()?;
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let packages: Vec<PathBuf> = packages
+            .iter()
+            .map(|package| project.join(package))
+            .collect();
+        let backend = match std::env::var_os(KUBECONFIG) {
+            Some(kubeconfig) => Backend::Kubernetes(
+                Installation::start(Path::new(&kubeconfig), folder.path(), &packages).await?,
+            ),
+            None => Backend::Embedded(Program::start(folder.path(), packages).await?),
+        };
+        Ok(Self { backend, folder })
     }
 
     /// `libretto up`, for scenarios about the embedded cluster itself.
     pub async fn embedded() -> Step<Self> {
-        Self::embedded_with(&[]).await
-    }
-
-    /// `libretto up` with packages of this project's folders, such as `examples/sreworks`.
-    pub async fn embedded_with(packages: &[&str]) -> Step<Self> {
         let folder = folder()?;
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let packages = packages
-            .iter()
-            .map(|package| project.join(package))
-            .collect();
         Ok(Self {
-            backend: Backend::Embedded(Program::start(folder.path(), packages).await?),
+            backend: Backend::Embedded(Program::start(folder.path(), Vec::new()).await?),
             folder,
         })
     }

@@ -50,12 +50,21 @@ async fn run(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
         if let Some(out) = out.trim_end().strip_suffix(&format!("\n{LAST} 0")) {
             return Ok(out.to_owned());
         }
+        tell(&format!(
+            "lost the output of {} in pod {pod}: {out:?}",
+            command.join(" ")
+        ));
     }
     Err(format!(
         "{} in pod {pod}: its output was lost three times",
         command.join(" ")
     )
     .into())
+}
+
+#[expect(clippy::print_stdout, reason = "belongs into the test log")]
+fn tell(line: &str) {
+    println!("{line}");
 }
 
 async fn run_once(client: &Client, pod: &str, command: &[&str]) -> Step<String> {

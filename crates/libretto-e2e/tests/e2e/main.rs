@@ -2,6 +2,7 @@
 
 // In the order of their names; the one that takes five minutes of doing nothing comes first, beside the others.
 mod at_rest;
+mod charts;
 mod faults;
 mod input;
 mod lifecycle;

@@ -1,5 +1,4 @@
 //! What only the embedded cluster has: its program, and kubectl against our own API server.
 
-mod charts;
 mod kubectl;
 mod program;

@@ -34,6 +34,7 @@ Examples:
 
 With --scope cluster it takes the instances of all namespaces that ask for a cluster-wide
 operator; the namespace (default: libretto-system) and the packages' definitions are printed too.
+Packages with charts need an image with Helm: `docker build --target with-helm`.
 With --scope namespace it takes those of the namespace that do not ask, and needs no right
 outside of it: an administrator applies `libretto package crd NAME` once. Both may run side by side.
 The Helm chart in deploy/libretto installs the same and has more settings.";
@@ -192,6 +193,16 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
             if !folders.is_empty() {
                 container["volumeMounts"] = packages.iter().filter_map(Installed::mount).collect();
             }
+            if packages.iter().any(|package| package.compiled.has_charts()) {
+                push(
+                    &mut container["volumeMounts"],
+                    json!({"name": "tmp", "mountPath": "/tmp"}),
+                );
+                let charts =
+                    json!({"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}});
+                push(&mut object["spec"]["template"]["spec"]["volumes"], charts);
+            }
+            let container = &mut object["spec"]["template"]["spec"]["containers"][0];
             if let Some(arguments) = container["args"].as_array_mut() {
                 arguments.retain(|word| !starts(word, "--package="));
                 arguments.extend(packages.iter().map(Installed::argument));
@@ -203,6 +214,14 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
             }
         }
         _ => {}
+    }
+}
+
+/// Where Helm writes charts and values; the root file system cannot be written.
+fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        _ => *list = json!([item]),
     }
 }
 

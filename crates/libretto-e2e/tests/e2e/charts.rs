@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 /// Charts are rendered, a server in a pod starts and is asked.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLATFORM: &str = "sample-ververica-platform";
+/// By their full names: both may be in one cluster.
+const CLASSIC: &str = "ververicaplatforms.sreworks.example.com";
+const MODERN: &str = "ververicaplatforms.example.com";
 
 #[tokio::test]
 async fn the_ingress_follows_the_service_in_sreworks_form() -> Step {
-    let cluster = Cluster::embedded_with(&["examples/sreworks"]).await?;
+    let cluster = Cluster::start_with(&["examples/sreworks"]).await?;
     let client = cluster.client().await?;
     create(
         &cluster,
@@ -25,13 +28,13 @@ async fn the_ingress_follows_the_service_in_sreworks_form() -> Step {
         "{host: vvp.example.com}",
     )
     .await?;
-    ready(&cluster).await?;
+    ready(&cluster, CLASSIC).await?;
     routed(&client, "sample", 80).await?;
     // By the custom resource, through the chart.
     cluster
         .kubectl(&[
             "patch",
-            "vvp",
+            CLASSIC,
             "sample",
             "--type=merge",
             "-p",
@@ -42,13 +45,13 @@ async fn the_ingress_follows_the_service_in_sreworks_form() -> Step {
     // By hand, at the Service: it stays so, and the Ingress follows.
     port(&cluster, 8082)?;
     routed(&client, "sample", 8082).await?;
-    cluster.kubectl(&["delete", "vvp", "sample"])?.ok()?;
+    cluster.kubectl(&["delete", CLASSIC, "sample"])?.ok()?;
     gone(&client).await
 }
 
 #[tokio::test]
 async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
-    let cluster = Cluster::embedded_with(&["examples/ververica-platform"]).await?;
+    let cluster = Cluster::start_with(&["examples/ververica-platform"]).await?;
     let client = cluster.client().await?;
     let shared = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "shared"},
@@ -58,7 +61,7 @@ async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
     let spec =
         "{host: vvp.example.com, ingress: shared, udfs: [{name: geo, jar: \"s3://geo.jar\"}]}";
     create(&cluster, "example.com/v1", spec).await?;
-    ready(&cluster).await?;
+    ready(&cluster, MODERN).await?;
     routed(&client, "shared", 80).await?;
     registered(&cluster, &["geo"]).await?;
     // A Service that moves is no reason to register again, which would write the file anew.
@@ -72,7 +75,7 @@ async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
             .collect();
         let patch = json!({"spec": {"udfs": udfs}}).to_string();
         cluster
-            .kubectl(&["patch", "vvp", "sample", "--type=merge", "-p", &patch])?
+            .kubectl(&["patch", MODERN, "sample", "--type=merge", "-p", &patch])?
             .ok()
     };
     udfs(&["geo", "text"])?;
@@ -84,7 +87,7 @@ async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
         .kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?
         .ok()?;
     assert!(events.contains("UdfRegistered"), "{events}");
-    cluster.kubectl(&["delete", "vvp", "sample"])?.ok()?;
+    cluster.kubectl(&["delete", MODERN, "sample"])?.ok()?;
     gone(&client).await?;
     let ingresses: Api<Ingress> = Api::default_namespaced(client);
     let left = json!(ingresses.get("shared").await?.spec);
@@ -97,9 +100,9 @@ async fn an_ingress_of_somebody_else_and_functions_are_taken_care_of() -> Step {
 
 #[tokio::test]
 async fn a_chart_that_fails_says_so_and_nobody_else_notices() -> Step {
-    let cluster = Cluster::embedded_with(&["examples/ververica-platform"]).await?;
+    let cluster = Cluster::start_with(&["examples/ververica-platform"]).await?;
     create(&cluster, "example.com/v1", "{host: vvp.example.com}").await?;
-    ready(&cluster).await?;
+    ready(&cluster, MODERN).await?;
     // Longer than Helm lets a release's name be.
     let name = "a-name-that-is-longer-than-what-helm-takes-as-the-name-of-a-release";
     let manifest = format!(
@@ -108,7 +111,7 @@ async fn a_chart_that_fails_says_so_and_nobody_else_notices() -> Step {
     cluster.kubectl_apply(&manifest, &[])?.ok()?;
     wait::until("the condition says why", PATIENCE, || async {
         let status = cluster
-            .kubectl(&["get", "vvp", name, "-o", "jsonpath={.status.conditions}"])?
+            .kubectl(&["get", MODERN, name, "-o", "jsonpath={.status.conditions}"])?
             .ok()?;
         if status.contains("chart charts/ververica-platform") && status.contains("release name") {
             Ok(())
@@ -117,7 +120,7 @@ async fn a_chart_that_fails_says_so_and_nobody_else_notices() -> Step {
         }
     })
     .await?;
-    ready(&cluster).await
+    ready(&cluster, MODERN).await
 }
 
 async fn create(cluster: &Cluster, version: &str, spec: &str) -> Step {
@@ -131,16 +134,10 @@ async fn create(cluster: &Cluster, version: &str, spec: &str) -> Step {
     Ok(())
 }
 
-async fn ready(cluster: &Cluster) -> Step {
+async fn ready(cluster: &Cluster, kind: &str) -> Step {
     wait::until("the platform is Ready", PATIENCE, || async {
         let conditions = cluster
-            .kubectl(&[
-                "get",
-                "vvp",
-                "sample",
-                "-o",
-                "jsonpath={.status.conditions}",
-            ])?
+            .kubectl(&["get", kind, "sample", "-o", "jsonpath={.status.conditions}"])?
             .ok()?;
         let parsed: Value = serde_json::from_str(&conditions)?;
         let ready = parsed
@@ -304,7 +301,7 @@ data:
   {{- else if eq .Values.mood "explodes" }}
   key: "{{ range until 400000000 }}xxxxxxxxxxxxxxxx{{ end }}"
   {{- else if eq .Values.mood "long" }}
-  key: "{{ range until 1000000 }}xxxxxxxxxxxxxxxx{{ end }}"
+  key: "{{ range until 600000 }}xxxxxxxxxxxxxxxx{{ end }}"
   {{- else if eq .Values.mood "encoded" }}
   key: {{ .Values.secret | b64enc | quote }}
   {{- else }}
@@ -323,7 +320,7 @@ async fn charts_that_misbehave_are_refused_one_by_one() -> Step {
         std::fs::write(path, text)?;
     }
     let place = folder.path().to_string_lossy().into_owned();
-    let cluster = Cluster::embedded_with(&[&place]).await?;
+    let cluster = Cluster::start_with(&[&place]).await?;
     let moods = [
         ("fails", "a host is needed"),
         (
@@ -334,7 +331,7 @@ async fn charts_that_misbehave_are_refused_one_by_one() -> Step {
             "random",
             "chart mood gives something else each time at `key`",
         ),
-        ("explodes", "Helm needs more than 1024 MiB for it"),
+        ("explodes", "Helm needs more than"),
         ("long", "it gives more than 8388608 bytes"),
         (
             "encoded",
