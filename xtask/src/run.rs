@@ -58,9 +58,11 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
         setup::machine()?;
         let binary = build(false)?;
         let tools = setup::tools()?;
+        setup::trino(&tools)?;
         step("scenarios on the embedded cluster", || {
+            // One after another, so that nobody's limits are measured while Java servers start.
             scenarios(
-                &["e2e", "embedded", "likeness"],
+                &["e2e", "embedded", "likeness", "presto"],
                 &binary,
                 &tools,
                 scenario,

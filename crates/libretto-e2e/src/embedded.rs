@@ -1,6 +1,7 @@
 //! One `libretto up` process with its own data directory and a random port.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,17 +23,17 @@ const API_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Program {
     folder: PathBuf,
-    /// Folders of packages to run; all bundled ones when empty.
-    packages: Vec<PathBuf>,
+    /// Further flags of `up`.
+    flags: Vec<OsString>,
     child: Option<Child>,
 }
 
 impl Program {
-    /// Starts `libretto up --no-demo` and waits until its API answers. Its data and its log are kept in `folder`.
-    pub(crate) async fn start(folder: &Path, packages: Vec<PathBuf>) -> Step<Self> {
+    /// Starts `libretto up --no-demo` with further flags and waits until its API answers. Its data and its log are kept in `folder`.
+    pub(crate) async fn start(folder: &Path, flags: Vec<OsString>) -> Step<Self> {
         let mut program = Self {
             folder: folder.to_owned(),
-            packages,
+            flags,
             child: None,
         };
         program.resume().await?;
@@ -51,11 +52,7 @@ impl Program {
         let child = Command::new(cluster::binary()?)
             .args(["up", "--no-demo", "--port", "0", "--data-dir"])
             .arg(self.data())
-            .args(
-                self.packages
-                    .iter()
-                    .flat_map(|package| ["--package".as_ref(), package.as_os_str()]),
-            )
+            .args(&self.flags)
             .env("LIBRETTO_HELM", cluster::tool("helm")?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -63,17 +63,19 @@ impl Installation {
     async fn install(&self) -> Step {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         // Definitions belong to the cluster, not to one of many releases.
-        let definition = project.join("packages/redis/crd.yaml");
-        self.run(
-            "kubectl",
-            &[
-                "apply",
-                "--server-side",
-                "--force-conflicts",
-                "-f",
-                &definition.to_string_lossy(),
-            ],
-        )?;
+        for package in ["presto", "redis"] {
+            let definition = project.join("packages").join(package).join("crd.yaml");
+            self.run(
+                "kubectl",
+                &[
+                    "apply",
+                    "--server-side",
+                    "--force-conflicts",
+                    "-f",
+                    &definition.to_string_lossy(),
+                ],
+            )?;
+        }
         self.run("kubectl", &["create", "namespace", &self.namespace])?;
         let chart = project.join("deploy/libretto");
         self.run(

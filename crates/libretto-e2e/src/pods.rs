@@ -23,14 +23,24 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// A command may wait for ever for the answer of a server that vanished with its network; clients give up by themselves, so this
 /// does too.
 pub async fn exec(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    exec_within(client, pod, command, ANSWER).await
+}
+
+/// As [`exec`], for commands that may take longer.
+pub async fn exec_within(
+    client: &Client,
+    pod: &str,
+    command: &[&str],
+    limit: Duration,
+) -> Step<String> {
     let running = run(client, pod, command);
-    tokio::time::timeout(ANSWER, running)
+    tokio::time::timeout(limit, running)
         .await
         .map_err(|_elapsed| {
             format!(
                 "{} in pod {pod}: no answer in {} s",
                 command.join(" "),
-                ANSWER.as_secs()
+                limit.as_secs()
             )
         })?
 }
