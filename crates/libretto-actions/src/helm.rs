@@ -34,6 +34,8 @@ pub enum HelmError {
         "there is no program `{0}`: install Helm 3.14 or later (https://helm.sh), or say where it is with --helm"
     )]
     Missing(String),
+    #[error("{0} is not Helm 3 or 4: `{0} version --short` gives {1:?}")]
+    Stranger(String, String),
     #[error("a folder for charts cannot be made: {0}")]
     Scratch(std::io::Error),
 }
@@ -66,6 +68,16 @@ impl Helm {
             // The subprocess runs in another folder.
             .and_then(|file| file.canonicalize().ok())
             .ok_or_else(|| HelmError::Missing(program.display().to_string()))?;
+        // Another program would give nothing, and what nothing gives is deleted.
+        let said = Command::new(&program)
+            .args(["version", "--short"])
+            .stdin(Stdio::null())
+            .output()
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default();
+        if !said.starts_with("v3.") && !said.starts_with("v4.") {
+            return Err(HelmError::Stranger(program.display().to_string(), said));
+        }
         let scratch = tempfile::Builder::new()
             .prefix("libretto-helm-")
             .tempdir()
@@ -85,17 +97,13 @@ impl Helm {
         let first = self.run(rendering)?;
         let second = self.run(rendering)?;
         if first != second {
-            let line = first
+            let place = first
                 .lines()
                 .zip(second.lines())
-                .find(|(first, second)| first != second)
-                .map_or_else(String::new, |(first, _)| {
-                    // Whatever it is, it may be a password.
-                    let key = first.split(':').next().unwrap_or_default();
-                    format!(" at `{}`", key.trim())
-                });
+                .position(|(first, second)| first != second)
+                .map_or_else(String::new, |line| place(&first, line));
             return Err(format!(
-                "chart {name} gives something else each time{line}: it makes up a value; give it that value"
+                "chart {name} gives something else each time{place}: it makes up a value; give it that value"
             ));
         }
         manifests(&first).map_err(|problem| format!("chart {name}: {problem}"))
@@ -253,6 +261,28 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
     }
 }
 
+/// ` in Secret web at `password``: which document a line is in, and its key; its value may be a password.
+fn place(text: &str, line: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let start = lines[..line]
+        .iter()
+        .rposition(|line| line.starts_with("---"))
+        .unwrap_or(0);
+    let end = lines[line..]
+        .iter()
+        .position(|line| line.starts_with("---"))
+        .map_or(lines.len(), |offset| line + offset);
+    let first = |prefix: &str| {
+        lines[start..end]
+            .iter()
+            .find_map(|line| line.strip_prefix(prefix))
+            .unwrap_or_default()
+            .trim()
+    };
+    let key = lines[line].split(':').next().unwrap_or_default().trim();
+    format!(" in {} {} at `{key}`", first("kind:"), first("  name:"))
+}
+
 /// What Helm says in the end, without the folder only we know.
 fn complain(said: &str, folder: &Path, heap: u64) -> String {
     // A program of Go that gets no memory tells where it was, at length.
@@ -309,6 +339,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_differs_is_named_without_its_value() {
+        let text = "---\nkind: Service\nmetadata:\n  name: a\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: web\ndata:\n  key: s3cret\n---\nkind: X\n";
+        assert_eq!(place(text, 10), " in Secret web at `key`");
+    }
 
     #[test]
     fn numbers_are_read_as_helm_writes_them() {

@@ -50,17 +50,17 @@ pub fn classic_file(files: &Files) -> Option<String> {
     }
     files
         .iter()
-        .find(|(name, text)| {
-            let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
-            yaml && !name.contains('/') && *name != TESTS_FILE && controllers(name, text).is_some()
-        })
+        .find(|(name, text)| classic_name(name) && controllers(name, text).is_some())
         .map(|(name, _)| name.clone())
 }
 
-/// The document, when each of its keys is a controller.
+fn classic_name(name: &str) -> bool {
+    (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.contains('/') && name != TESTS_FILE
+}
+
+/// The first document, when each of its keys is a controller.
 fn controllers(name: &str, text: &str) -> Option<Node> {
-    let mut documents = yaml::parse(name, text).ok()?;
-    let root = documents.pop().filter(|_| documents.is_empty())?;
+    let root = yaml::parse(name, text).ok()?.into_iter().next()?;
     let fits = !root.entries().is_empty()
         && root.entries().iter().all(|(_, controller)| {
             PARTS.iter().any(|part| controller.get(part).is_some())
@@ -83,6 +83,22 @@ pub fn convert(files: &Files) -> Result<Files, Vec<Diagnostic>> {
         tables_text: String::new(),
         rules: String::new(),
     };
+    let documents = yaml::parse(&file, &files[&file]).map_or(1, |documents| documents.len());
+    if documents > 1 {
+        reader.wrong(
+            root.at,
+            format!("{documents} documents in one file"),
+            "give each controller a folder of its own: each is a package".to_owned(),
+        );
+    }
+    for (other, text) in files {
+        if *other != file && classic_name(other) && controllers(other, text).is_some() {
+            reader.problems.push(whole_file(
+                other,
+                format!("is a controller too, beside {file}: give each a folder of its own"),
+            ));
+        }
+    }
     let converted = reader.package(&root);
     match converted {
         Some((definition, text)) if reader.problems.is_empty() => {
@@ -429,6 +445,23 @@ fn complete(version: &mut Value) -> bool {
         version["subresources"]["status"] = json!({});
         missing = true;
     }
+    if version["additionalPrinterColumns"].is_null() {
+        let column = |name: &str, path: &str, kind: &str| json!({"name": name, "type": kind, "jsonPath": path});
+        version["additionalPrinterColumns"] = json!([
+            column(
+                "Ready",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                "string"
+            ),
+            column(
+                "Reason",
+                ".status.conditions[?(@.type==\"Ready\")].reason",
+                "string"
+            ),
+            column("Age", ".metadata.creationTimestamp", "date"),
+        ]);
+        missing = true;
+    }
     let schema = &mut version["schema"]["openAPIV3Schema"];
     if schema["x-kubernetes-preserve-unknown-fields"] == true {
         return missing;
@@ -604,6 +637,19 @@ default:
     }
 
     #[test]
+    fn one_folder_is_one_controller() {
+        let mut two = files(SAMPLE);
+        two.insert("other.yaml".to_owned(), SAMPLE.to_owned());
+        let found = render(&convert(&two).unwrap_err());
+        assert!(
+            found.contains("other.yaml: is a controller too, beside controller.yaml"),
+            "{found}"
+        );
+        let found = render(&convert(&files(&format!("{SAMPLE}---\n{SAMPLE}"))).unwrap_err());
+        assert!(found.contains("2 documents in one file"), "{found}");
+    }
+
+    #[test]
     fn mistakes_behind_the_conversion_name_where_to_look() {
         let mut files = files(SAMPLE);
         files.remove("vvp/vvp/Chart.yaml");
@@ -616,7 +662,6 @@ default:
     fn what_is_not_in_this_form_stays() {
         for (name, text) in [
             ("a.yaml", "kind: X\nspec: {def: 1}\n"),
-            ("a.yaml", "a: {deploy: []}\n---\nb: {}\n"),
             ("a.yaml", "- def\n"),
             ("sub/a.yaml", SAMPLE),
             ("a.yaml", "not: [yaml"),

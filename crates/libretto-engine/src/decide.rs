@@ -551,12 +551,21 @@ impl Decision<'_> {
         if self.pass.deleting && applied.own && !applied.patch {
             return;
         }
-        let Some(live) = live.filter(|live| !applied.orphan && (applied.patch || live.owned))
-        else {
+        let live = live.filter(|live| applied.patch || live.owned);
+        // Nobody watches a Kind that the package does not write any more: the incarnation that was applied is deleted unseen.
+        let unseen = !self.pass.package.written().contains(&applied.object.gvk);
+        let uid = match (&live, &applied.uid) {
+            _ if applied.orphan => None,
+            (Some(live), _) => Some(live.uid.clone()),
+            (None, Some(uid)) if unseen => Some(uid.clone()),
+            (None, _) => None,
+        };
+        let Some(uid) = uid else {
             self.ledger.applied.remove(id);
             self.forget_row(&applied.rule, id);
             return;
         };
+        let deleting = live.is_some_and(|live| live.deleting);
         let (effect, fingerprint) = if applied.patch {
             let mut object = json!({
                 "apiVersion": applied.object.gvk.api_version(),
@@ -571,7 +580,7 @@ impl Decision<'_> {
         } else {
             let effect = Effect::Delete {
                 object: applied.object.clone(),
-                uid: Some(live.uid.clone()),
+                uid: Some(uid),
             };
             (effect, "leaving")
         };
@@ -584,7 +593,7 @@ impl Decision<'_> {
                 ..Row::default()
             };
         }
-        let (state, note) = if live.deleting {
+        let (state, note) = if deleting {
             (RowState::Leaving, "being deleted".to_owned())
         } else if let (Some(at), Some(failure)) =
             (row.retry_at.filter(|at| *at > now), row.failure.clone())

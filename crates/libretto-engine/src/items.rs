@@ -533,6 +533,11 @@ fn placed(
     place: &str,
 ) -> Result<(Value, ObjectRef), String> {
     let home = &pass.snapshot.instance.namespace;
+    let title = format!(
+        "{} {}",
+        object["kind"].as_str().unwrap_or("the object"),
+        object["metadata"]["name"].as_str().unwrap_or_default()
+    );
     let metadata = object
         .get_mut("metadata")
         .and_then(Value::as_object_mut)
@@ -548,7 +553,7 @@ fn placed(
         Some(Some(namespace)) if !namespaced || namespace == home => {}
         Some(_) => {
             return Err(format!(
-                "{place}: metadata.namespace must be the instance's ({home}); objects elsewhere need `own: false`"
+                "{place}: {title} is in another namespace than the instance ({home}): objects elsewhere need `own: false`"
             ));
         }
     }

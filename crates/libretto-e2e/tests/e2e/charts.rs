@@ -30,21 +30,20 @@ async fn the_ingress_follows_the_service_in_sreworks_form() -> Step {
     .await?;
     ready(&cluster, CLASSIC).await?;
     routed(&client, "sample", 80).await?;
-    // By the custom resource, through the chart.
-    cluster
-        .kubectl(&[
-            "patch",
-            CLASSIC,
-            "sample",
-            "--type=merge",
-            "-p",
-            r#"{"spec": {"port": 8081}}"#,
-        ])?
-        .ok()?;
+    // By the custom resource, through the chart; by hand, at the Service, where it stays and the Ingress follows; and again by the custom
+    // resource, which has the last word although the port by hand is another entry of the list.
+    let by_chart = |port: u16| {
+        let patch = json!({"spec": {"port": port}}).to_string();
+        cluster
+            .kubectl(&["patch", CLASSIC, "sample", "--type=merge", "-p", &patch])?
+            .ok()
+    };
+    by_chart(8081)?;
     routed(&client, "sample", 8081).await?;
-    // By hand, at the Service: it stays so, and the Ingress follows.
     port(&cluster, 8082)?;
     routed(&client, "sample", 8082).await?;
+    by_chart(8090)?;
+    routed(&client, "sample", 8090).await?;
     cluster.kubectl(&["delete", CLASSIC, "sample"])?.ok()?;
     gone(&client).await
 }
@@ -288,6 +287,11 @@ spec:
         "mood/Chart.yaml",
         "apiVersion: v2\nname: mood\nversion: 1.0.0\n",
     ),
+    // Of a Kind that nobody serves, and nobody asks for.
+    (
+        "mood/templates/optional.yaml",
+        "{{- if .Values.optional }}\napiVersion: optional.example.com/v1\nkind: Nothing\nmetadata: {name: x}\n{{- end }}\n",
+    ),
     (
         "mood/templates/all.yaml",
         r#"{{- if eq .Values.mood "fails" }}{{ fail "a host is needed" }}{{ end }}
@@ -329,14 +333,14 @@ async fn charts_that_misbehave_are_refused_one_by_one() -> Step {
         ),
         (
             "random",
-            "chart mood gives something else each time at `key`",
+            "chart mood gives something else each time in ConfigMap mood-random at `key`",
         ),
         ("explodes", "Helm needs more than"),
         // Where Helm has less memory, that is what ends first.
         ("long", "more than"),
         (
             "encoded",
-            "a secret among the values is encoded or left out by the chart",
+            "key k of Secret s, which is among the values, is encoded or left out by the chart",
         ),
     ];
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "p4ss"}});

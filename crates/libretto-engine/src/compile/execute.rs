@@ -471,10 +471,13 @@ fn modifiers(
     let keep_drift = match item.get("drift").map(|node| (node, node.text())) {
         None | Some((_, Some("repair"))) => false,
         Some((_, Some("keep"))) => true,
-        Some((node, _)) => {
+        Some((node, text)) => {
             check.wrong_hint(
                 node.at,
-                format!("{place}: drift is not known"),
+                format!(
+                    "{place}: drift: `{}` is not known",
+                    text.unwrap_or_default()
+                ),
                 "repair (default), or keep: what others change stays until the row changes",
             );
             false

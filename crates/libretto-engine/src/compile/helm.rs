@@ -58,6 +58,7 @@ pub(super) fn helm(
     for (text, at) in &named {
         kinds.extend(check.gvk(text, *at));
     }
+    let author = kinds.clone();
     let name = check.required_text(node, &place, "chart")?;
     let at = node.get("chart").map_or(node.at, |node| node.at);
     let chart = chart(check, &name, at, &place)?;
@@ -67,6 +68,7 @@ pub(super) fn helm(
         release,
         values,
         kinds,
+        named: author,
         hooks_skipped: skips.contains("hooks"),
         own,
     })

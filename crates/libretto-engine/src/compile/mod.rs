@@ -69,6 +69,8 @@ pub struct Watch {
     /// Label selector that covers every use of the Kind in the package; empty means all objects. Two packages that watch one
     /// Kind need the labels both have in common; the mirror filters by each table's own labels again.
     pub labels: BTreeMap<String, String>,
+    /// A chart could give it, and nothing else of the package is about it: where the Kind is not served, there are none.
+    pub optional: bool,
 }
 
 /// A metric the package exports.
@@ -240,6 +242,8 @@ pub(crate) struct HelmTemplate {
     pub(crate) values: Vec<Tree>,
     /// Kinds its manifests may have.
     pub(crate) kinds: BTreeSet<Gvk>,
+    /// Of these, the ones that the author named.
+    pub(crate) named: BTreeSet<Gvk>,
     /// Hooks other than those of the installation are left out.
     pub(crate) hooks_skipped: bool,
     pub(crate) own: bool,
@@ -1022,17 +1026,26 @@ fn between(schema: &PackageSchema) -> Vec<Gvk> {
 }
 
 fn watches(schema: &PackageSchema, rules: &[Rule]) -> Vec<Watch> {
-    let mut selectors: BTreeMap<Gvk, BTreeMap<String, String>> = BTreeMap::new();
-    let mut need = |gvk: &Gvk, labels: &BTreeMap<String, String>| {
-        selectors
+    let mut watches: BTreeMap<Gvk, Watch> = BTreeMap::new();
+    let mut need = |gvk: &Gvk, labels: &BTreeMap<String, String>, optional: bool| {
+        watches
             .entry(gvk.clone())
-            .and_modify(|known| known.retain(|key, value| labels.get(key) == Some(value)))
-            .or_insert_with(|| labels.clone());
+            .and_modify(|known| {
+                known
+                    .labels
+                    .retain(|key, value| labels.get(key) == Some(value));
+                known.optional &= optional;
+            })
+            .or_insert_with(|| Watch {
+                gvk: gvk.clone(),
+                labels: labels.clone(),
+                optional,
+            });
     };
     let everything = BTreeMap::new();
-    need(&schema.instance.gvk, &everything);
+    need(&schema.instance.gvk, &everything, false);
     for watch in &schema.watches {
-        need(&watch.gvk, &watch.labels);
+        need(&watch.gvk, &watch.labels, false);
     }
     let ours: BTreeMap<String, String> = [(
         libretto_api::object::PACKAGE_LABEL.to_owned(),
@@ -1041,17 +1054,18 @@ fn watches(schema: &PackageSchema, rules: &[Rule]) -> Vec<Watch> {
     .into();
     for rule in rules {
         for gvk in rule.action.applies() {
-            need(gvk, &ours);
+            let optional = match &rule.action {
+                Action::Helm(template) => !template.named.contains(gvk),
+                _ => false,
+            };
+            need(gvk, &ours, optional);
         }
         if let Some(gvk) = rule.action.patches() {
-            need(gvk, &everything);
+            need(gvk, &everything, false);
         }
     }
     for gvk in &schema.lineage {
-        need(gvk, &everything);
+        need(gvk, &everything, false);
     }
-    selectors
-        .into_iter()
-        .map(|(gvk, labels)| Watch { gvk, labels })
-        .collect()
+    watches.into_values().collect()
 }

@@ -3,12 +3,12 @@
 //! No release state: the manifests are applied like any others, so that drift, inventory and deletion are the same. Hooks of the
 //! installation become waves before and after the rest.
 
-use std::cell::Cell;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use libretto_api::{
     chart::Rendering,
     object::{Gvk, ObjectRef},
-    secret::MARK,
+    secret::{MARK, SecretHandle},
 };
 use libretto_mirror::{Datum, canonical_json, digest};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ pub(super) fn items(
         )));
     };
     let manifests = rendered.as_ref().as_ref().map_err(Clone::clone)?;
-    let shown = Cell::new(0_usize);
+    let shown = RefCell::new(BTreeSet::new());
     let mut items = Vec::with_capacity(manifests.len());
     for manifest in manifests {
         let mut manifest = manifest.clone();
@@ -78,10 +78,14 @@ pub(super) fn items(
         show(&mut manifest, &secrets, &shown);
         items.extend(item(pass, rule, template, manifest, columns)?);
     }
-    if shown.get() < secrets.len() {
+    if let Some(lost) = secrets
+        .iter()
+        .find(|secret| !shown.borrow().contains(*secret))
+    {
         return Err(Missing::Failed(format!(
-            "chart {}: a secret among the values is encoded or left out by the chart, so that its value cannot be put in: give the chart the name of a Secret instead",
-            template.chart.name
+            "chart {}: {} is encoded or left out by the chart, so that its value cannot be put in: give the chart the name of a Secret instead",
+            template.chart.name,
+            called(lost)
         )));
     }
     Ok(items)
@@ -266,18 +270,31 @@ fn hide(values: &mut Value, secrets: &mut Vec<String>) {
     }
 }
 
+/// A handle in words.
+fn called(handle: &str) -> String {
+    match libretto_api::secret::pieces(handle).first() {
+        Some(libretto_api::secret::Piece::Handle(SecretHandle::Key { name, key })) => {
+            format!("key {key} of Secret {name}, which is among the values,")
+        }
+        Some(libretto_api::secret::Piece::Handle(SecretHandle::Field { field, .. })) => {
+            format!("the sensitive field {field}, which is among the values,")
+        }
+        _ => "a secret among the values".to_owned(),
+    }
+}
+
 fn word(number: usize) -> String {
     format!("libretto-secret-{number}-handle")
 }
 
-/// Puts the handles back, counting those that are seen for the first time.
-fn show(value: &mut Value, secrets: &[String], shown: &Cell<usize>) {
+/// Puts the handles back, and notes which.
+fn show(value: &mut Value, secrets: &[String], shown: &RefCell<BTreeSet<String>>) {
     match value {
         Value::String(text) if text.contains("libretto-secret-") => {
             for (number, handle) in secrets.iter().enumerate() {
                 if text.contains(&word(number)) {
                     *text = text.replace(&word(number), handle);
-                    shown.set(shown.get().max(number + 1));
+                    shown.borrow_mut().insert(handle.clone());
                 }
             }
         }
@@ -315,9 +332,9 @@ mod tests {
             values,
             json!({"url": "x:libretto-secret-0-handle@y", "again": "libretto-secret-0-handle", "plain": 1})
         );
-        let shown = Cell::new(0);
+        let shown = RefCell::default();
         show(&mut values, &secrets, &shown);
-        assert_eq!(shown.get(), 1);
+        assert_eq!(shown.borrow().len(), 1);
         assert_eq!(values["again"], handle);
     }
 }

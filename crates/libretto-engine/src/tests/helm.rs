@@ -274,7 +274,9 @@ fn what_helm_keeps_is_kept() {
     // The secret is not used any more either.
     let view = f.look(0).rules[0].failure.clone().unwrap();
     assert!(
-        view.contains("a secret among the values is encoded or left out"),
+        view.contains(
+            "key password of Secret db, which is among the values, is encoded or left out"
+        ),
         "{view}"
     );
     said.say(Ok(vec![service(80)]));
@@ -307,7 +309,7 @@ fn what_a_chart_must_not_give_is_refused_by_name() {
                 "x",
                 &json!({"metadata": {"name": "x", "namespace": "other"}}),
             ),
-            "chart web: metadata.namespace must be the instance's (ns)",
+            "chart web: Service x is in another namespace than the instance (ns)",
         ),
     ] {
         let (mut f, said) = fixture(RULES);
@@ -364,7 +366,7 @@ execute:
         "skip: `all` is not known",
         "unknown keyword `color` in rule a: helm",
         "`once` has no meaning with `helm`",
-        "rule b: drift is not known",
+        "rule b: drift: `sometimes` is not known",
         "rule b: helm: chart web: crds/x.yaml is a definition",
         "chart web: templates/lookup.yaml:1 calls `lookup`",
         "chart web: templates/odd.yaml:2: which Kind `Widget` is cannot be read off",
@@ -382,4 +384,33 @@ execute:
         format!("{}{rules}", &text[..start]),
     );
     assert_eq!(told(&knowing), "");
+}
+
+#[test]
+fn kinds_that_were_only_read_off_a_chart_are_optional() {
+    let mut files = files(RULES);
+    files.insert(
+        "web/templates/route.yaml".to_owned(),
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n".to_owned(),
+    );
+    let optional = |files: &Files| -> Vec<String> {
+        load_files(files)
+            .unwrap()
+            .watches()
+            .iter()
+            .filter(|watch| watch.optional)
+            .map(|watch| watch.gvk.kind.clone())
+            .collect()
+    };
+    // The Service is sensed and the Ingress patched by other rules.
+    assert_eq!(
+        optional(&files),
+        ["PersistentVolumeClaim", "Job", "HTTPRoute"]
+    );
+    let named = files["package.yaml"].replace(
+        "chart: web,",
+        "chart: web, kinds: [gateway.networking.k8s.io/v1/HTTPRoute],",
+    );
+    files.insert("package.yaml".to_owned(), named);
+    assert_eq!(optional(&files), ["PersistentVolumeClaim", "Job"]);
 }
