@@ -46,7 +46,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Fetch kubectl and helm into target/tools
+    /// Fetch kubectl, helm and a Trino server into target/tools
     Tools,
     /// A real single-node Kubernetes, to test against (as root)
     #[command(subcommand)]
@@ -60,7 +60,9 @@ fn main() -> ExitCode {
         Command::Test(tests) => run::test(&tests),
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
         Command::Generate { check } => run::generate(check).map(|()| ExitCode::SUCCESS),
-        Command::Tools => setup::tools().map(|_| ExitCode::SUCCESS),
+        Command::Tools => setup::tools()
+            .and_then(|folder| setup::trino(&folder))
+            .map(|()| ExitCode::SUCCESS),
         Command::Kubernetes(action) => kubernetes::execute(&action),
     };
     result.unwrap_or_else(|message| {

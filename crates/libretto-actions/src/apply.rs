@@ -46,13 +46,54 @@ pub(crate) async fn apply(
             }
         }
     }
-    let object = kube
+    let applied = kube
         .patch(&target, None, &params, &Patch::Apply(&body))
-        .await
-        .map_err(|error| error.failure(&format!("apply {target}")))?;
+        .await;
+    let object = match applied {
+        // What somebody added to a list under another key (a Service's port changed by hand) stays when ours is put back, and the two
+        // may exclude each other. Lists as a whole are what a merge patch sets; if that is refused too, it is the object.
+        Err(error) if error.code() == Some(422) && params.force => {
+            let merged = PatchParams {
+                field_manager: params.field_manager.clone(),
+                ..PatchParams::default()
+            };
+            let put_back = match lists(&body) {
+                Some(lists) => kube
+                    .patch(&target, None, &merged, &Patch::Merge(&lists))
+                    .await
+                    .is_ok(),
+                None => false,
+            };
+            if !put_back {
+                return Err(error.failure(&format!("apply {target}")));
+            }
+            kube.patch(&target, None, &params, &Patch::Apply(&body))
+                .await
+        }
+        applied => applied,
+    }
+    .map_err(|error| error.failure(&format!("apply {target}")))?;
     Ok(Outcome::Done {
         object: Some(object),
     })
+}
+
+/// What of a manifest is in lists, without metadata and what is not in one.
+fn lists(object: &Value) -> Option<Value> {
+    let map = object.as_object()?;
+    let lists: serde_json::Map<String, Value> = map
+        .iter()
+        .filter(|(key, _)| *key != "metadata")
+        .filter_map(|(key, value)| {
+            let value = match value {
+                Value::Array(_) => value.clone(),
+                Value::Object(_) => lists(value)?,
+                _ => return None,
+            };
+            Some((key.clone(), value))
+        })
+        .collect();
+    (!lists.is_empty()).then_some(Value::Object(lists))
 }
 
 /// The instance is an owner, or the runtime put its label on (objects that cannot have an owner reference to it).
@@ -117,6 +158,16 @@ mod tests {
             let live = json!({ "metadata": metadata });
             assert_eq!(belongs(&live, &instance()), expected, "{live}");
         }
+    }
+
+    #[test]
+    fn lists_are_taken_with_the_way_to_them() {
+        let service = json!({"kind": "Service", "metadata": {"finalizers": ["x"]}, "spec": {"type": "ClusterIP", "ports": [{"port": 80}], "selector": {"a": "b"}}});
+        assert_eq!(
+            lists(&service),
+            Some(json!({"spec": {"ports": [{"port": 80}]}}))
+        );
+        assert_eq!(lists(&json!({"data": {"a": "b"}})), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod apply;
 mod delete;
 mod event;
+pub mod helm;
 mod http;
 mod inventory;
 pub mod kube;
@@ -86,7 +87,9 @@ impl Actions {
             Effect::Apply { object, adopt } => {
                 apply::apply(&self.kube, &resolver, object, *adopt, ours).await
             }
-            Effect::Patch { object } => patch::patch(&self.kube, &resolver, object).await,
+            Effect::Patch { object, force } => {
+                patch::patch(&self.kube, &resolver, object, *force).await
+            }
             Effect::Delete { object, uid } => {
                 delete::delete(&self.kube, object, uid.as_deref()).await
             }

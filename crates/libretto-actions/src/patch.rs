@@ -1,4 +1,4 @@
-//! Server-side apply, never forced, of some fields of an object that the instance does not own.
+//! Server-side apply, forced only if the package says so, of some fields of an object that the instance does not own.
 //!
 //! Never creates: the live object's uid travels with the patch, so that neither an absent object nor a same-named successor gets it.
 //! A patch that sets nothing releases what an earlier one set.
@@ -20,6 +20,7 @@ pub(crate) async fn patch(
     kube: &Kube,
     resolver: &Resolver<'_>,
     object: &Value,
+    force: bool,
 ) -> Result<Outcome, Failure> {
     let target = object_ref(object)?;
     let live = kube
@@ -37,7 +38,8 @@ pub(crate) async fn patch(
     };
     let mut body = resolver.object(object).await?;
     body["metadata"]["uid"] = live["metadata"]["uid"].clone();
-    let params = PatchParams::apply(&field_manager(&resolver.instance().package));
+    let mut params = PatchParams::apply(&field_manager(&resolver.instance().package));
+    params.force = force;
     let object = kube
         .patch(&target, None, &params, &Patch::Apply(&body))
         .await

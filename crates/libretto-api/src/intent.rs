@@ -30,8 +30,12 @@ pub enum Effect {
     /// others are taken back (`force`) only for objects the instance owns; an object of that name that exists without our
     /// owner reference is refused unless `adopt`.
     Apply { object: Value, adopt: bool },
-    /// Server-side apply, never forced, of some fields of an object we do not own.
-    Patch { object: Value },
+    /// Server-side apply of some fields of an object we do not own; with `force` they are taken from their managers.
+    Patch {
+        object: Value,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
     /// Deletes an object; with `uid`, only that incarnation.
     Delete {
         object: ObjectRef,

@@ -22,11 +22,10 @@ pub const TESTS_FILE: &str = "tests.yaml";
 pub const RESERVED_TABLES: &[&str] = &["cr", "clock", "objects"];
 
 /// Verbs a rule may have, one each.
-pub const VERBS: &[&str] = &["apply", "patch", "call", "status", "metric"];
+pub const VERBS: &[&str] = &["apply", "patch", "helm", "call", "status", "metric"];
 
 /// Verbs and keywords of the language's design that this version does not have yet.
 pub const NOT_YET: &[&str] = &[
-    "helm",
     "ready",
     "schedule",
     "alert",
@@ -86,6 +85,10 @@ pub struct Modifiers {
     pub adopt: bool,
     /// Leave the object behind when its row leaves.
     pub orphan: bool,
+    /// Leave alone what others change in an applied object, until the row changes.
+    pub keep_drift: bool,
+    /// Take patched fields from their managers.
+    pub force: bool,
 }
 
 /// An event that a rule records when a row's effect succeeded; texts are templates.

@@ -2,6 +2,7 @@
 //! scenario does not know which: its assertions are the same.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -35,25 +36,46 @@ enum Backend {
 impl Cluster {
     /// A real Kubernetes when `$LIBRETTO_KUBECONFIG` names one, else an embedded cluster.
     pub async fn start() -> Step<Self> {
-        match std::env::var_os(KUBECONFIG) {
-            Some(kubeconfig) => {
-                let folder = folder()?;
-                let installation =
-                    Installation::start(Path::new(&kubeconfig), folder.path()).await?;
-                Ok(Self {
-                    backend: Backend::Kubernetes(installation),
-                    folder,
-                })
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Cluster::start`], with packages of this project's folders, such as `examples/sreworks`; all bundled ones when none is named.
+    pub async fn start_with(packages: &[&str]) -> Step<Self> {
+        let folder = folder()?;
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let packages: Vec<PathBuf> = packages
+            .iter()
+            .map(|package| project.join(package))
+            .collect();
+        let backend = match std::env::var_os(KUBECONFIG) {
+            Some(kubeconfig) => Backend::Kubernetes(
+                Installation::start(Path::new(&kubeconfig), folder.path(), &packages).await?,
+            ),
+            None => {
+                let flags = packages
+                    .into_iter()
+                    .flat_map(|package| ["--package".into(), package.into_os_string()])
+                    .collect();
+                Backend::Embedded(Program::start(folder.path(), flags).await?)
             }
-            None => Self::embedded().await,
-        }
+        };
+        Ok(Self { backend, folder })
     }
 
     /// `libretto up`, for scenarios about the embedded cluster itself.
     pub async fn embedded() -> Step<Self> {
+        Self::with_flags(Vec::new()).await
+    }
+
+    /// `libretto up` with a catalogue of further images.
+    pub async fn with_images(catalogue: &Path) -> Step<Self> {
+        Self::with_flags(vec!["--images".into(), catalogue.into()]).await
+    }
+
+    async fn with_flags(flags: Vec<OsString>) -> Step<Self> {
         let folder = folder()?;
         Ok(Self {
-            backend: Backend::Embedded(Program::start(folder.path()).await?),
+            backend: Backend::Embedded(Program::start(folder.path(), flags).await?),
             folder,
         })
     }
@@ -239,7 +261,7 @@ pub fn binary() -> Step<PathBuf> {
     }
 }
 
-/// A program that `cargo xtask tools` fetched.
+/// A file that `cargo xtask tools` fetched.
 pub fn tool(name: &str) -> Step<PathBuf> {
     let folder = std::env::var_os("LIBRETTO_TOOLS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"),

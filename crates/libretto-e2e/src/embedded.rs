@@ -1,6 +1,7 @@
 //! One `libretto up` process with its own data directory and a random port.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,14 +23,17 @@ const API_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Program {
     folder: PathBuf,
+    /// Further flags of `up`.
+    flags: Vec<OsString>,
     child: Option<Child>,
 }
 
 impl Program {
-    /// Starts `libretto up --no-demo` and waits until its API answers. Its data and its log are kept in `folder`.
-    pub(crate) async fn start(folder: &Path) -> Step<Self> {
+    /// Starts `libretto up --no-demo` with further flags and waits until its API answers. Its data and its log are kept in `folder`.
+    pub(crate) async fn start(folder: &Path, flags: Vec<OsString>) -> Step<Self> {
         let mut program = Self {
             folder: folder.to_owned(),
+            flags,
             child: None,
         };
         program.resume().await?;
@@ -48,6 +52,8 @@ impl Program {
         let child = Command::new(cluster::binary()?)
             .args(["up", "--no-demo", "--port", "0", "--data-dir"])
             .arg(self.data())
+            .args(&self.flags)
+            .env("LIBRETTO_HELM", cluster::tool("helm")?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -33,7 +33,11 @@ pub(crate) struct Installation {
 
 impl Installation {
     /// Installs into a new namespace. Access to it, and nothing else, is kept in `folder`.
-    pub(crate) async fn start(kubeconfig: &Path, folder: &Path) -> Step<Self> {
+    pub(crate) async fn start(
+        kubeconfig: &Path,
+        folder: &Path,
+        packages: &[PathBuf],
+    ) -> Step<Self> {
         // As unique as the folder is, in the letters that a namespace may have.
         let unique = folder
             .file_name()
@@ -48,24 +52,30 @@ impl Installation {
         let mut access: Value = serde_saphyr::from_str(&fs::read_to_string(kubeconfig)?)?;
         access["contexts"][0]["context"]["namespace"] = json!(installation.namespace);
         fs::write(&installation.kubeconfig, access.to_string())?;
-        installation.install().await?;
+        if packages.is_empty() {
+            installation.install().await?;
+        } else {
+            installation.install_packages(folder, packages).await?;
+        }
         Ok(installation)
     }
 
     async fn install(&self) -> Step {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         // Definitions belong to the cluster, not to one of many releases.
-        let definition = project.join("packages/redis/crd.yaml");
-        self.run(
-            "kubectl",
-            &[
-                "apply",
-                "--server-side",
-                "--force-conflicts",
-                "-f",
-                &definition.to_string_lossy(),
-            ],
-        )?;
+        for package in ["presto", "redis"] {
+            let definition = project.join("packages").join(package).join("crd.yaml");
+            self.run(
+                "kubectl",
+                &[
+                    "apply",
+                    "--server-side",
+                    "--force-conflicts",
+                    "-f",
+                    &definition.to_string_lossy(),
+                ],
+            )?;
+        }
         self.run("kubectl", &["create", "namespace", &self.namespace])?;
         let chart = project.join("deploy/libretto");
         self.run(
@@ -79,6 +89,47 @@ impl Installation {
                 "--set",
                 // The image may have been built again under the same name.
                 "scope=namespace,image.pullPolicy=Always,log=libretto=debug",
+            ],
+        )?;
+        self.ready().await
+    }
+
+    /// With packages of folders, as `libretto install` prints it, on the image that has Helm.
+    async fn install_packages(&self, folder: &Path, packages: &[PathBuf]) -> Step {
+        self.run("kubectl", &["create", "namespace", &self.namespace])?;
+        let mut command = Command::new(cluster::binary()?);
+        command
+            .args([
+                "install",
+                "--scope",
+                "namespace",
+                "--namespace",
+                &self.namespace,
+            ])
+            .args(["--image", "libretto-helm:e2e"]);
+        let manifests = folder.join("install.yaml");
+        let mut text = String::new();
+        for package in packages {
+            command.arg("--package").arg(package);
+            // Definitions are the cluster's; an administrator applies them.
+            text += &Output::of(
+                Command::new(cluster::binary()?)
+                    .args(["package", "crd"])
+                    .arg(package),
+            )?
+            .ok()?;
+            text += "\n---\n";
+        }
+        text += &Output::of(&mut command)?.ok()?;
+        fs::write(&manifests, text)?;
+        self.run(
+            "kubectl",
+            &[
+                "apply",
+                "--server-side",
+                "--force-conflicts",
+                "-f",
+                &manifests.to_string_lossy(),
             ],
         )?;
         self.ready().await

@@ -5,6 +5,7 @@
 //! - [`cluster`] is where a scenario runs; it starts, kills and restarts the program under test.
 //! - [`likeness`] compares the embedded cluster with Kubernetes, answer by answer.
 //! - [`pods`] runs commands in pods and kills their processes from outside.
+//! - [`presto`] knows what a Presto says, and asks it queries.
 //! - [`redis`] knows what a healthy RedisCluster must look like, seen from clients.
 //! - [`wait`] waits for conditions; nothing here sleeps for a fixed time.
 
@@ -14,6 +15,7 @@ mod embedded;
 mod kubernetes;
 pub mod likeness;
 pub mod pods;
+pub mod presto;
 pub mod redis;
 pub mod wait;
 

@@ -23,19 +23,61 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// A command may wait for ever for the answer of a server that vanished with its network; clients give up by themselves, so this
 /// does too.
 pub async fn exec(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    exec_within(client, pod, command, ANSWER).await
+}
+
+/// As [`exec`], for commands that may take longer.
+pub async fn exec_within(
+    client: &Client,
+    pod: &str,
+    command: &[&str],
+    limit: Duration,
+) -> Step<String> {
     let running = run(client, pod, command);
-    tokio::time::timeout(ANSWER, running)
+    tokio::time::timeout(limit, running)
         .await
         .map_err(|_elapsed| {
             format!(
                 "{} in pod {pod}: no answer in {} s",
                 command.join(" "),
-                ANSWER.as_secs()
+                limit.as_secs()
             )
         })?
 }
 
+/// Prints a last line of its own, so that an output that was lost on its way is not taken for an empty one: a container runtime may
+/// close the stream of a command that ended at once before everything was read from it.
+const WRAPPER: &str = r#""$@"; code=$?; echo; echo "$0 $code"; exit $code"#;
+const LAST: &str = "libretto-e2e-end";
+
 async fn run(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
+    for _ in 0..3 {
+        let wrapped: Vec<&str> = ["sh", "-c", WRAPPER, LAST]
+            .into_iter()
+            .chain(command.iter().copied())
+            .collect();
+        let out = run_once(client, pod, &wrapped).await?;
+        if let Some(out) = out.trim_end().strip_suffix(&format!("\n{LAST} 0")) {
+            return Ok(out.to_owned());
+        }
+        tell(&format!(
+            "lost the output of {} in pod {pod}: {out:?}",
+            command.join(" ")
+        ));
+    }
+    Err(format!(
+        "{} in pod {pod}: its output was lost three times",
+        command.join(" ")
+    )
+    .into())
+}
+
+#[expect(clippy::print_stdout, reason = "belongs into the test log")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+async fn run_once(client: &Client, pod: &str, command: &[&str]) -> Step<String> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let parameters = AttachParams::default().stdout(true).stderr(true);
     let mut process = pods.exec(pod, command.to_vec(), &parameters).await?;

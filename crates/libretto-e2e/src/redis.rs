@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
+    Api, Client, ResourceExt as _,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, LogParams, Patch, PatchParams,
+    },
 };
 use serde_json::{Value, json};
 
@@ -327,6 +329,52 @@ impl Redis {
 
     pub async fn read(&self, key: &str) -> Step<String> {
         self.through_sentinel(&["GET", key]).await
+    }
+
+    /// What each node says of itself and of a key, and the last lines of every log; for failures.
+    pub async fn report(&self, key: &str) -> String {
+        use std::fmt::Write as _;
+        let mut report = String::new();
+        let mut pods = self.redis_pods().await.unwrap_or_default();
+        for pod in &pods {
+            let Ok((name, _)) = identity(pod) else {
+                continue;
+            };
+            for question in [&["GET", key][..], &["ROLE"], &["INFO", "replication"]] {
+                let answer = match self.command(&name, question).await {
+                    Ok(answer) => answer,
+                    Err(failure) => failure.to_string(),
+                };
+                let answer = answer.replace(['\r', '\n'], " ");
+                let _ = writeln!(report, "{name} {}: {answer}", question.join(" "));
+            }
+        }
+        pods.extend(self.sentinel_pods().await.unwrap_or_default());
+        let api: Api<Pod> = Api::default_namespaced(self.client.clone());
+        for pod in &pods {
+            for previous in [true, false] {
+                let container = if pod.name_any().starts_with("redis-sentinel") {
+                    "sentinel"
+                } else {
+                    "redis"
+                };
+                let options = LogParams {
+                    container: Some(container.to_owned()),
+                    tail_lines: Some(40),
+                    previous,
+                    timestamps: true,
+                    ..LogParams::default()
+                };
+                if let Ok(log) = api.logs(&pod.name_any(), &options).await {
+                    let _ = writeln!(
+                        report,
+                        "--- {} (previous: {previous})\n{log}",
+                        pod.name_any()
+                    );
+                }
+            }
+        }
+        report
     }
 
     /// Which master each Sentinel names.

@@ -113,7 +113,7 @@ fn measure(foreign: usize) -> [f64; 3] {
         );
     }
     let unchanged = start.elapsed().as_secs_f64() * 1e6 / rounds as f64;
-    let engine = Engine::new(package);
+    let engine = Engine::new(package, Arc::new(libretto_api::chart::NoCharts));
     let ledger = Ledger::default();
     let start = Instant::now();
     for round in 0..rounds {

@@ -2,8 +2,9 @@
 
 #![allow(clippy::print_stdout)]
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
+use libretto_api::chart::{Charts, NoCharts};
 use libretto_engine::{read_dir, render, scenario};
 
 fn main() -> ExitCode {
@@ -31,7 +32,9 @@ fn main() -> ExitCode {
             }
         };
     }
-    match scenario::run(&files, rest.first().map(String::as_str)) {
+    // Charts are rendered by a program, which the whole runtime knows: `libretto package test`.
+    let charts: Arc<dyn Charts> = Arc::new(NoCharts);
+    match scenario::run(&files, rest.first().map(String::as_str), &charts) {
         Ok(reports) => {
             let mut failed = false;
             for report in &reports {

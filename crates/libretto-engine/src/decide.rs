@@ -33,6 +33,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) views: BTreeMap<String, Vec<RowView>>,
     /// Some rule has something to do at the instance's deletion, and has not done it.
     acts_at_deletion: bool,
+    /// Rules whose rows are not known.
+    unknown: BTreeSet<String>,
 }
 
 /// What no row wants any more.
@@ -75,6 +77,11 @@ pub(crate) fn decide<'a>(
         broken: rules.iter().any(|rule| rule.failure.is_some()),
         views: BTreeMap::new(),
         acts_at_deletion: false,
+        unknown: rules
+            .iter()
+            .filter(|rule| rule.unknown())
+            .map(|rule| rule.rule.name.clone())
+            .collect(),
     };
     decision.forget(rules);
     let stands: Vec<Vec<Stand>> = rules
@@ -219,8 +226,15 @@ impl Decision<'_> {
         let live = self.pass.snapshot.object(object);
         let patch = matches!(rule.action, Action::Patch(_));
         if let Some(applied) = self.ledger.applied.get_mut(&object_id(object)) {
+            // Alone, a patch of what another rule applies would take away everything else of it.
+            if patch && !applied.patch && self.unknown.contains(&applied.rule) {
+                return Some(Stand::Blocked(format!(
+                    "{object} is applied by rule {}, whose rows are not known",
+                    applied.rule
+                )));
+            }
             applied.rule.clone_from(&rule.name);
-            applied.orphan = rule.modifiers.orphan;
+            applied.orphan = item.orphan;
             applied.ignore.clone_from(&rule.modifiers.ignore);
             if let Some(live) = live
                 && applied.fingerprint.as_deref() == Some(&item.fingerprint)
@@ -232,9 +246,9 @@ impl Decision<'_> {
                 if applied.uid.is_none() {
                     applied.uid = Some(live.uid.clone());
                 }
-                if applied.held.as_deref() == Some(&live.held)
-                    && applied.uid.as_deref() == Some(&live.uid)
-                {
+                let as_left =
+                    rule.modifiers.keep_drift || applied.held.as_deref() == Some(&live.held);
+                if as_left && applied.uid.as_deref() == Some(&live.uid) {
                     return Some(if live.deleting && !patch {
                         Stand::Blocked(format!("{object} is being deleted"))
                     } else if live.ready || patch {
@@ -259,11 +273,8 @@ impl Decision<'_> {
             failure,
             blind,
         } = rule;
-        if let Some(table) = blind {
-            self.work.push(format!(
-                "{}: waits for the first answers of {table}",
-                rule.name
-            ));
+        if let Some(what) = blind {
+            self.work.push(format!("{}: waits for {what}", rule.name));
             return;
         }
         if failure.is_some() {
@@ -282,11 +293,20 @@ impl Decision<'_> {
             .modifiers
             .limit
             .map_or(usize::MAX, |limit| limit.saturating_sub(under_way));
+        let wave = items
+            .iter()
+            .zip(&stands)
+            .filter(|(_, stand)| **stand != Stand::Done)
+            .map(|(item, _)| item.wave)
+            .min();
         let (mut open, mut not_ready, mut failed) = (0_usize, Vec::new(), 0_usize);
         let mut views = Vec::new();
         for (item, stand) in items.iter().zip(stands) {
             let (state, note) = match stand {
-                Stand::Done => (RowState::Done, String::new()),
+                Stand::Done => {
+                    self.remember_way_back(rule, item);
+                    (RowState::Done, String::new())
+                }
                 Stand::NotReady => {
                     let object = item.object.as_ref().map(ToString::to_string);
                     not_ready.extend(object);
@@ -296,6 +316,11 @@ impl Decision<'_> {
                     open += 1;
                     if let Some(first) = first {
                         (RowState::Waiting, format!("after rule {first}"))
+                    } else if wave.is_some_and(|wave| wave < item.wave) {
+                        (
+                            RowState::Waiting,
+                            "after what the chart puts before it".to_owned(),
+                        )
                     } else if room == 0 {
                         (
                             RowState::Waiting,
@@ -370,6 +395,20 @@ impl Decision<'_> {
         self.views.insert(rule.name.clone(), views);
     }
 
+    /// What is done may have moved since (columns outside `on`): it is taken back where it is now.
+    fn remember_way_back(&mut self, rule: &Rule, item: &Item) {
+        if let Some(undo) = &item.undo
+            && let Some(known) = self
+                .ledger
+                .undo
+                .get_mut(&rule.name)
+                .and_then(|keys| keys.get_mut(&item.key))
+            && known != undo
+        {
+            known.clone_from(undo);
+        }
+    }
+
     fn plan_item(&mut self, rule: &Rule, item: &Item) {
         if let Some(object) = &item.object {
             self.ledger
@@ -379,8 +418,8 @@ impl Decision<'_> {
                     object: object.clone(),
                     rule: rule.name.clone(),
                     patch: matches!(rule.action, Action::Patch(_)),
-                    orphan: rule.modifiers.orphan,
-                    own: matches!(rule.action, Action::Apply { own: true, .. }),
+                    orphan: item.orphan,
+                    own: item.own,
                     uid: None,
                     fingerprint: None,
                     held: None,
@@ -512,12 +551,21 @@ impl Decision<'_> {
         if self.pass.deleting && applied.own && !applied.patch {
             return;
         }
-        let Some(live) = live.filter(|live| !applied.orphan && (applied.patch || live.owned))
-        else {
+        let live = live.filter(|live| applied.patch || live.owned);
+        // Nobody watches a Kind that the package does not write any more: the incarnation that was applied is deleted unseen.
+        let unseen = !self.pass.package.written().contains(&applied.object.gvk);
+        let uid = match (&live, &applied.uid) {
+            _ if applied.orphan => None,
+            (Some(live), _) => Some(live.uid.clone()),
+            (None, Some(uid)) if unseen => Some(uid.clone()),
+            (None, _) => None,
+        };
+        let Some(uid) = uid else {
             self.ledger.applied.remove(id);
             self.forget_row(&applied.rule, id);
             return;
         };
+        let deleting = live.is_some_and(|live| live.deleting);
         let (effect, fingerprint) = if applied.patch {
             let mut object = json!({
                 "apiVersion": applied.object.gvk.api_version(),
@@ -527,11 +575,12 @@ impl Decision<'_> {
             if !applied.object.namespace.is_empty() {
                 object["metadata"]["namespace"] = json!(applied.object.namespace);
             }
-            (Effect::Patch { object }, "")
+            let force = false;
+            (Effect::Patch { object, force }, "")
         } else {
             let effect = Effect::Delete {
                 object: applied.object.clone(),
-                uid: Some(live.uid.clone()),
+                uid: Some(uid),
             };
             (effect, "leaving")
         };
@@ -544,7 +593,7 @@ impl Decision<'_> {
                 ..Row::default()
             };
         }
-        let (state, note) = if live.deleting {
+        let (state, note) = if deleting {
             (RowState::Leaving, "being deleted".to_owned())
         } else if let (Some(at), Some(failure)) =
             (row.retry_at.filter(|at| *at > now), row.failure.clone())
@@ -679,7 +728,8 @@ impl Decision<'_> {
         if needed {
             object["metadata"]["finalizers"] = json!([finalizer]);
         }
-        let intent = self.intent(FINALIZER, "instance", "", Effect::Patch { object });
+        let force = false;
+        let intent = self.intent(FINALIZER, "instance", "", Effect::Patch { object, force });
         let place = if needed { 0 } else { self.intents.len() };
         self.intents.insert(place, intent);
     }
@@ -717,6 +767,7 @@ impl Decision<'_> {
             broken,
             mut views,
             acts_at_deletion: _,
+            unknown: _,
         } = self;
         let mut shown: Vec<RuleView> = rules
             .iter()
@@ -725,8 +776,8 @@ impl Decision<'_> {
                 verb: rule.rule.verb.clone(),
                 rows: views.remove(&rule.rule.name).unwrap_or_default(),
                 failure: rule.failure.clone().or_else(|| {
-                    let table = rule.blind.as_ref()?;
-                    Some(format!("waits for the first answers of {table}"))
+                    let what = rule.blind.as_ref()?;
+                    Some(format!("waits for {what}"))
                 }),
             })
             .collect();

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use libretto_api::intent::Millis;
+use libretto_api::{chart::Charts, intent::Millis};
 use libretto_mirror::{Answer, Limits, Sheet, Snapshot};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
 pub struct Engine {
     package: Arc<Compiled>,
     sheet: Sheet,
+    charts: Arc<dyn Charts>,
     recall: RefCell<Recall>,
 }
 
@@ -35,6 +36,7 @@ pub(crate) struct Pass<'a> {
     /// The variable `cr` of templates.
     pub(crate) cr: Context,
     pub(crate) recall: &'a RefCell<Recall>,
+    pub(crate) charts: &'a dyn Charts,
     pub(crate) deleting: bool,
     /// Why views have no rows, by name.
     pub(crate) failed: BTreeMap<String, String>,
@@ -55,14 +57,20 @@ impl Pass<'_> {
 }
 
 impl Engine {
-    /// Opens a working set for the package.
-    pub fn new(package: Arc<Compiled>) -> Self {
+    /// Opens a working set for the package; `charts` renders its charts.
+    pub fn new(package: Arc<Compiled>, charts: Arc<dyn Charts>) -> Self {
         let sheet = package.sheet();
         Self {
             package,
             sheet,
+            charts,
             recall: RefCell::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn charts(&self) -> &Arc<dyn Charts> {
+        &self.charts
     }
 
     /// The package.
@@ -147,6 +155,7 @@ impl Engine {
         let cr = self.recall.borrow_mut().about(&self.package, snapshot);
         Pass {
             recall: &self.recall,
+            charts: self.charts.as_ref(),
             package: &self.package,
             sheet: &self.sheet,
             snapshot,

@@ -1,5 +1,8 @@
 //! From rows to items: what each rule wants, before anybody asks whether it is already so.
 
+mod helm;
+mod overlay;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -29,7 +32,8 @@ pub(crate) struct RuleItems<'a> {
     pub(crate) items: Arc<Vec<Item>>,
     /// Why the rule's rows could not be computed; nothing of the rule is touched then.
     pub(crate) failure: Option<String>,
-    /// Probe table the rule stands on that has targets nobody has asked yet; nothing of the rule is touched then either.
+    /// What the rule waits for before its rows can be known (first answers of a probe, a chart's rendering); nothing of the rule is
+    /// touched then either.
     pub(crate) blind: Option<String>,
 }
 
@@ -52,12 +56,42 @@ pub(crate) struct Item {
     pub(crate) object: Option<ObjectRef>,
     /// What takes back the effect, with the values of now.
     pub(crate) undo: Option<Effect>,
+    /// The object has our owner reference.
+    pub(crate) own: bool,
+    /// The object stays when its row leaves.
+    pub(crate) orphan: bool,
+    /// Items of a rule are acted on when those of every smaller wave are done.
+    pub(crate) wave: i64,
+}
+
+/// Why there are no items.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    Failed(String),
+    /// Not known yet.
+    Waits(String),
+}
+
+impl From<String> for Missing {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl Missing {
+    fn within(self, row: impl Fn(String) -> String) -> Self {
+        match self {
+            Self::Failed(reason) => Self::Failed(row(reason)),
+            waits @ Self::Waits(_) => waits,
+        }
+    }
 }
 
 /// Every rule's items. Rules are computed one by one: a failing one does not stop the next.
 pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<RuleItems<'a>> {
-    let mut wanted: BTreeMap<String, String> = BTreeMap::new();
-    pass.package
+    let mut wanted = Wanted::default();
+    let mut rules: Vec<RuleItems<'a>> = pass
+        .package
         .rules
         .iter()
         .map(|rule| {
@@ -78,38 +112,61 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
                     blind: None,
                 };
             }
-            if waits_for.is_some() {
+            if let Some(table) = waits_for {
                 return RuleItems {
                     rule,
                     items: Arc::default(),
                     failure: None,
-                    blind: waits_for,
+                    blind: Some(format!("the first answers of {table}")),
                 };
             }
-            match of_rule(pass, rule).and_then(|items| distinct(rule, items, &mut wanted)) {
+            let items =
+                of_rule(pass, rule).and_then(|items| Ok(distinct(rule, items, &mut wanted)?));
+            match items {
                 Ok(items) => RuleItems {
                     rule,
                     items,
                     failure: None,
                     blind: None,
                 },
-                Err(reason) => RuleItems {
+                Err(Missing::Failed(reason)) => RuleItems {
                     rule,
                     items: Arc::default(),
                     failure: Some(reason),
                     blind: None,
                 },
+                Err(Missing::Waits(what)) => RuleItems {
+                    rule,
+                    items: Arc::default(),
+                    failure: None,
+                    blind: Some(what),
+                },
             }
         })
-        .collect()
+        .collect();
+    overlay::lay(&mut rules);
+    rules
 }
 
-/// Two rules that write one object with one manager would undo each other's fields forever.
+/// Who writes which object.
+#[derive(Default)]
+struct Wanted {
+    applied: BTreeMap<String, String>,
+    patched: BTreeMap<String, String>,
+}
+
+/// Two rules that write one object with one manager would undo each other's fields forever. (One that patches what another applies
+/// is laid over it, see [`overlay`].)
 fn distinct(
     rule: &Rule,
     items: Arc<Vec<Item>>,
-    wanted: &mut BTreeMap<String, String>,
+    wanted: &mut Wanted,
 ) -> Result<Arc<Vec<Item>>, String> {
+    let wanted = if matches!(rule.action, Action::Patch(_)) {
+        &mut wanted.patched
+    } else {
+        &mut wanted.applied
+    };
     let mut keys = BTreeSet::new();
     for item in items.iter() {
         if !keys.insert(&item.key) {
@@ -132,7 +189,7 @@ fn distinct(
     Ok(items)
 }
 
-fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Arc<Vec<Item>>, String> {
+fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Arc<Vec<Item>>, Missing> {
     let answer = match &rule.query {
         Some(query) => pass.rows(query)?,
         // The instance itself is the one row.
@@ -157,7 +214,7 @@ fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Arc<Vec<Item>>, String> {
     Ok(items)
 }
 
-fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, String> {
+fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Missing> {
     let mut items = Vec::new();
     for row in &rows.rows {
         let context = template::row_context(&pass.cr, &rows.columns, row);
@@ -191,6 +248,14 @@ fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Strin
                             }),
                     );
                 }
+            }
+            Action::Helm(template) => {
+                let rendered = helm::items(pass, rule, template, &context, &columns)
+                    .map_err(|missing| missing.within(within))?;
+                items.extend(rendered.into_iter().map(|item| Item {
+                    event: event.clone(),
+                    ..item
+                }));
             }
             Action::Patch(document) => {
                 items.extend(
@@ -243,7 +308,7 @@ fn call_effect(pass: &Pass<'_>, action: &Action, context: &Context) -> Result<Ef
                 message,
             }
         }
-        Action::Apply { .. } | Action::Patch(_) => {
+        Action::Apply { .. } | Action::Patch(_) | Action::Helm(_) => {
             return Err("an object is applied, not called".to_owned());
         }
     })
@@ -288,6 +353,9 @@ fn call_item(
         event,
         object: None,
         undo: None,
+        own: false,
+        orphan: false,
+        wave: 0,
     }
 }
 
@@ -328,18 +396,31 @@ fn apply(
     context: &Context,
     columns: &[(String, Datum)],
 ) -> Result<Option<Item>, String> {
-    let Some((mut object, reference)) = rendered(pass, document, own, context)? else {
+    let Some((object, reference)) = rendered(pass, document, own, context)? else {
         return Ok(None);
     };
+    dressed(pass, rule, object, reference, own, &document.place, columns).map(Some)
+}
+
+/// A manifest with what marks it as the instance's.
+fn dressed(
+    pass: &Pass<'_>,
+    rule: &Rule,
+    mut object: Value,
+    reference: ObjectRef,
+    own: bool,
+    place: &str,
+    columns: &[(String, Datum)],
+) -> Result<Item, String> {
     let instance = &pass.snapshot.instance;
     let metadata = object["metadata"]
         .as_object_mut()
-        .expect("`rendered` checked that metadata is a map");
+        .expect("`placed` checked that metadata is a map");
     let labels = metadata
         .entry("labels")
         .or_insert_with(|| json!({}))
         .as_object_mut()
-        .ok_or_else(|| format!("{}: metadata.labels is not a map", document.place))?;
+        .ok_or_else(|| format!("{place}: metadata.labels is not a map"))?;
     labels.insert(INSTANCE_LABEL.to_owned(), json!(instance.uid));
     labels.insert(PACKAGE_LABEL.to_owned(), json!(instance.package));
     if own {
@@ -356,7 +437,7 @@ fn apply(
         );
     }
     let fingerprint = fingerprint(pass, rule, &mut object, &reference);
-    Ok(Some(Item {
+    Ok(Item {
         key: object_id(&reference),
         fingerprint,
         effect: Effect::Apply {
@@ -367,7 +448,10 @@ fn apply(
         event: None,
         object: Some(reference),
         undo: None,
-    }))
+        own,
+        orphan: rule.modifiers.orphan,
+        wave: 0,
+    })
 }
 
 fn patch(
@@ -384,11 +468,17 @@ fn patch(
     Ok(Some(Item {
         key: object_id(&reference),
         fingerprint,
-        effect: Effect::Patch { object },
+        effect: Effect::Patch {
+            object,
+            force: rule.modifiers.force,
+        },
         columns: columns.to_vec(),
         event: None,
         object: Some(reference),
         undo: None,
+        own: false,
+        orphan: rule.modifiers.orphan,
+        wave: 0,
     }))
 }
 
@@ -428,11 +518,26 @@ fn rendered(
         }
     }
     let place = &document.place;
-    let mut object = document
+    let object = document
         .tree
         .render(context)?
         .ok_or_else(|| format!("{place}: the whole object is omit; use $when"))?;
+    placed(pass, object, namespaced, place).map(Some)
+}
+
+/// The manifest in the instance's namespace, unless it says another, and its name.
+fn placed(
+    pass: &Pass<'_>,
+    mut object: Value,
+    namespaced: bool,
+    place: &str,
+) -> Result<(Value, ObjectRef), String> {
     let home = &pass.snapshot.instance.namespace;
+    let title = format!(
+        "{} {}",
+        object["kind"].as_str().unwrap_or("the object"),
+        object["metadata"]["name"].as_str().unwrap_or_default()
+    );
     let metadata = object
         .get_mut("metadata")
         .and_then(Value::as_object_mut)
@@ -448,7 +553,7 @@ fn rendered(
         Some(Some(namespace)) if !namespaced || namespace == home => {}
         Some(_) => {
             return Err(format!(
-                "{place}: metadata.namespace must be the instance's ({home}); objects elsewhere need `own: false`"
+                "{place}: {title} is in another namespace than the instance ({home}): objects elsewhere need `own: false`"
             ));
         }
     }
@@ -458,7 +563,7 @@ fn rendered(
     }
     let reference =
         reference(&object).ok_or_else(|| format!("{place}: apiVersion or kind is missing"))?;
-    Ok(Some((object, reference)))
+    Ok((object, reference))
 }
 
 fn optional_text(tree: &Tree, context: &Context, what: &str) -> Result<Option<String>, String> {

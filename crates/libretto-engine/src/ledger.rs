@@ -372,7 +372,9 @@ impl Ledger {
             Effect::Apply {
                 object: desired, ..
             }
-            | Effect::Patch { object: desired } => {
+            | Effect::Patch {
+                object: desired, ..
+            } => {
                 let Some(applied) = reference(desired)
                     .and_then(|reference| self.applied.get_mut(&object_id(&reference)))
                 else {

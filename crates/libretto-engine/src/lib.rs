@@ -2,18 +2,21 @@
 //!
 //! - [`load_files`] and [`load_dir`] turn a package's files into a [`Compiled`] package, or into every mistake at once
 //!   ([`Diagnostic`]).
+//! - [`convert`] reads a folder in SREWorks' form as such a package.
 //! - [`Engine::plan`] evaluates one instance: the same arguments give the same [`Plan`].
 //! - [`Ledger`] is what was done and what is waited for; [`Ledger::record`] takes outcomes in, [`Ledger::inventory`] is the part of
 //!   it that must survive the process.
 //! - [`scenario`] runs a package's `tests.yaml` against a simulated world.
 //!
-//! Never here: tokio, a clock, randomness, the network, a Kubernetes client. [`load_dir`] alone reads files.
+//! Never here: tokio, a clock, randomness, the network, a Kubernetes client. [`load_dir`] and [`read_dir`] alone read files.
 
 mod blocked;
+mod classic;
 mod compile;
 mod decide;
 mod diagnostic;
 mod engine;
+mod folder;
 mod items;
 mod ledger;
 mod plan;
@@ -24,9 +27,11 @@ mod template;
 mod vocabulary;
 mod yaml;
 
-pub use compile::{Compiled, MetricSpec, Watch, load_dir, load_files, read_dir};
+pub use classic::{classic_file, convert};
+pub use compile::{Compiled, MetricSpec, Watch, load_dir, load_files};
 pub use diagnostic::{Diagnostic, render};
 pub use engine::Engine;
+pub use folder::{Files, add as add_file, read_dir};
 pub use ledger::Ledger;
 pub use plan::{Plan, ProbeTarget, RowState, RowView, RuleView, Sample};
 

@@ -394,6 +394,9 @@ fn object_rows(snapshot: &Snapshot) -> Table {
         rows: snapshot
             .objects
             .iter()
+            .filter(|row| {
+                ["", &snapshot.instance.namespace].contains(&row.object.namespace.as_str())
+            })
             .map(|row| {
                 vec![
                     row.object.gvk.to_string().into(),

@@ -124,6 +124,17 @@ impl crate::Mirror {
             )?
             .rows,
         );
+        // What was applied without an owner may be anywhere. Only the engine sees it, which asks for objects by name: in SQL a label
+        // that anybody can write in their own namespace would count.
+        objects.rows.extend(
+            self.table(
+                &known.objects,
+                0,
+                "owner = ?1 AND namespace NOT IN (?2, '')",
+                &[instance_uid, &instance.namespace],
+            )?
+            .rows,
+        );
         let mut objects: Vec<ObjectRow> = objects
             .rows
             .iter()

@@ -11,8 +11,9 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use libretto_actions::{Actions, INVENTORY_KEY, inventory_name, kube::CallError};
+use libretto_actions::{Actions, INVENTORY_KEY, helm::Helm, inventory_name, kube::CallError};
 use libretto_api::{
+    chart::Charts,
     intent::{Effect, FailureKind, Intent, Outcome},
     object::{Gvk, InstanceRef, ObjectRef},
 };
@@ -23,7 +24,8 @@ use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::{
-    clock, metrics::Metrics, notice::Notices, probes::Prober, queue::Queue, watch::Tables,
+    charts::Background, clock, metrics::Metrics, notice::Notices, probes::Prober, queue::Queue,
+    watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -52,11 +54,12 @@ pub struct Standing {
 pub struct Driver {
     pub packages: BTreeMap<String, Arc<Compiled>>,
     pub mirror: Mutex<Mirror>,
-    pub queue: Queue,
+    pub queue: Arc<Queue>,
     pub tables: Tables,
     pub prober: Prober,
     pub metrics: Arc<Metrics>,
     actions: Actions,
+    charts: Arc<dyn Charts>,
     notices: Notices,
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
@@ -90,14 +93,17 @@ impl Driver {
         mirror: Mirror,
         actions: Actions,
         metrics: Arc<Metrics>,
+        helm: Result<Arc<Helm>, String>,
     ) -> Arc<Self> {
+        let queue = Arc::new(Queue::default());
         Arc::new(Self {
+            charts: Background::new(helm, &queue),
             packages: packages
                 .into_iter()
                 .map(|package| (package.name().to_owned(), package))
                 .collect(),
             mirror: Mutex::new(mirror),
-            queue: Queue::default(),
+            queue,
             tables: Tables::default(),
             prober: Prober::new(actions.clone()),
             metrics,
@@ -272,7 +278,10 @@ impl Driver {
                 .packages
                 .get(name)
                 .ok_or_else(|| PassError::NoPackage(name.to_owned()))?;
-            engines.insert(name.to_owned(), Engine::new(Arc::clone(package)));
+            engines.insert(
+                name.to_owned(),
+                Engine::new(Arc::clone(package), Arc::clone(&self.charts)),
+            );
         }
         Ok(engines
             .get(name)

@@ -2,8 +2,10 @@
 //!
 //! - [`runtime`] puts the parts together and stops them in order.
 //! - [`watch`] and [`probes`] sense; [`drive`] is the loop *snapshot → decide → act → record*; [`queue`] says whose turn it is.
+//! - [`charts`] renders what the engine asks for, beside it.
 //! - [`cli`] is the `libretto` command.
 
+pub mod charts;
 pub mod cli;
 pub mod clock;
 pub mod drive;

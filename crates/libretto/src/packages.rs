@@ -1,9 +1,9 @@
 //! Where packages come from: those built into the binary, and folders given by the user.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use include_dir::{Dir, include_dir};
-use libretto_engine::{Compiled, Diagnostic};
+use libretto_engine::{Compiled, Diagnostic, Files};
 
 /// The operators that come with Libretto.
 static BUNDLED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../packages");
@@ -15,13 +15,8 @@ pub enum PackageError {
     Unknown { name: String, known: String },
     #[error("there is no folder {path}")]
     NoFolder { path: String },
-    #[error("{path} is not a package: it has no package.yaml")]
+    #[error("{path} is not a package: it has no package.yaml, and no file in SREWorks' form")]
     NotAPackage { path: String },
-    #[error("read {path}: {source}")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
     #[error("package {path} has {} mistake{}:\n{}", diagnostics.len(), if diagnostics.len() == 1 { "" } else { "s" }, libretto_engine::render(diagnostics).trim_end())]
     Mistakes {
         path: String,
@@ -41,40 +36,47 @@ pub fn bundled_names() -> Vec<String> {
 }
 
 /// Files of a bundled package by path relative to its package.yaml.
-pub fn bundled_files(name: &str) -> Option<BTreeMap<String, String>> {
+pub fn bundled_files(name: &str) -> Option<Files> {
     let dir = BUNDLED.get_dir(name)?;
-    let mut files = BTreeMap::new();
+    let mut files = Files::new();
     collect(dir, dir.path(), &mut files);
     files.contains_key("package.yaml").then_some(files)
 }
 
-fn collect(dir: &Dir<'static>, root: &Path, files: &mut BTreeMap<String, String>) {
+fn collect(dir: &Dir<'static>, root: &Path, files: &mut Files) {
     for file in dir.files() {
         let path = file
             .path()
             .strip_prefix(root)
             .unwrap_or_else(|_| file.path());
-        if let Some(text) = file.contents_utf8() {
-            files.insert(path.to_string_lossy().into_owned(), text.to_owned());
-        }
+        let name = path.to_string_lossy();
+        libretto_engine::add_file(files, &name, file.contents().to_vec())
+            .expect("a bundled package was read when it was built in");
     }
     for dir in dir.dirs() {
         collect(dir, root, files);
     }
 }
 
-/// `place` names no folder with a package.yaml, so that it can only be the name of a bundled package.
+/// `place` names no folder with a package, so that it can only be the name of a bundled one.
 pub fn bundled(place: &str) -> bool {
-    !Path::new(place).join("package.yaml").is_file()
+    let path = Path::new(place);
+    // Only a folder without package.yaml is looked into: it may be in SREWorks' form.
+    let classic = || {
+        libretto_engine::read_dir(path)
+            .is_ok_and(|files| libretto_engine::classic_file(&files).is_some())
+    };
+    !path.join("package.yaml").is_file() && (!path.is_dir() || !classic())
 }
 
 /// Files of the package that `place` names: a folder with a package.yaml, or a bundled package.
-pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
+pub fn files(place: &str) -> Result<Files, PackageError> {
     let path = Path::new(place);
     if !bundled(place) {
-        let mut files = BTreeMap::new();
-        read(path, path, &mut files)?;
-        return Ok(files);
+        return libretto_engine::read_dir(path).map_err(|diagnostics| PackageError::Mistakes {
+            path: place.to_owned(),
+            diagnostics,
+        });
     }
     // A folder that only happens to have the name of a bundled package (its data, a checkout) does not hide it.
     if let Some(files) = bundled_files(place) {
@@ -95,32 +97,6 @@ pub fn files(place: &str) -> Result<BTreeMap<String, String>, PackageError> {
         name: place.to_owned(),
         known: bundled_names().join(", "),
     })
-}
-
-/// Reads the text files below `dir`; other files (charts, archives) and hidden ones are not part of what is compiled.
-fn read(dir: &Path, root: &Path, files: &mut BTreeMap<String, String>) -> Result<(), PackageError> {
-    let failed = |path: &Path, source: std::io::Error| PackageError::Read {
-        path: path.display().to_string(),
-        source,
-    };
-    for entry in std::fs::read_dir(dir).map_err(|error| failed(dir, error))? {
-        let entry = entry.map_err(|error| failed(dir, error))?;
-        // A mounted ConfigMap holds its files twice: once below `..data`.
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        if path.is_dir() {
-            read(&path, root, files)?;
-            continue;
-        }
-        let bytes = std::fs::read(&path).map_err(|error| failed(&path, error))?;
-        if let Ok(text) = String::from_utf8(bytes) {
-            let relative = path.strip_prefix(root).unwrap_or(&path);
-            files.insert(relative.to_string_lossy().into_owned(), text);
-        }
-    }
-    Ok(())
 }
 
 /// Loads the packages at these places; all bundled ones when the list is empty.
@@ -148,22 +124,6 @@ pub fn load(places: &[String]) -> Result<Vec<Arc<Compiled>>, PackageError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_folder_is_read_by_relative_path() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("objects")).unwrap();
-        std::fs::write(folder.path().join("package.yaml"), "kind: Package\n").unwrap();
-        std::fs::write(folder.path().join("objects/a.yaml"), "a: 1\n").unwrap();
-        std::fs::write(folder.path().join("icon.png"), [0xff, 0xfe]).unwrap();
-        std::fs::create_dir(folder.path().join("..data")).unwrap();
-        std::fs::write(folder.path().join("..data/package.yaml"), "x: 1\n").unwrap();
-        let files = files(folder.path().to_str().unwrap()).unwrap();
-        assert_eq!(
-            files.keys().collect::<Vec<_>>(),
-            ["objects/a.yaml", "package.yaml"]
-        );
-    }
 
     #[test]
     fn what_is_no_package_says_so() {

@@ -1,8 +1,14 @@
 //! The engine at work on one cluster: installs packages, watches, probes, drives, and stops in order.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use libretto_actions::{Actions, Reach, kube::Kube};
+use libretto_actions::{Actions, Reach, helm::Helm, kube::Kube};
 use libretto_engine::Compiled;
 use libretto_mirror::{Mirror, ScopeMode};
 use libretto_server::Vitals;
@@ -33,6 +39,8 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Whether to put the packages' CustomResourceDefinitions into the cluster.
     pub install: bool,
+    /// Helm, for packages with charts: a path, or a name to look for in `PATH`.
+    pub helm: PathBuf,
     /// Whether packages may ask this machine: where pods are processes of it, they must.
     pub loopback: bool,
 }
@@ -65,12 +73,14 @@ impl Runtime {
             scope,
             namespace,
             install,
+            helm,
             loopback,
         } = options;
         let reach = Reach {
             loopback,
             denied: api_servers(&client).await,
         };
+        let helm = helm_for(&packages, &helm, &client).await;
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let observed = Arc::clone(&metrics);
@@ -89,7 +99,7 @@ impl Runtime {
         let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
         let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new(), reach);
         let watched = watch::unite(&packages);
-        let driver = Driver::new(packages, mirror, actions, metrics);
+        let driver = Driver::new(packages, mirror, actions, metrics, helm);
         watch::expect(&driver, &watched);
         let gauges = Arc::clone(&driver);
         Metrics::register_queue(
@@ -158,6 +168,28 @@ impl Runtime {
         self.workers.shutdown().await;
         self.senses.shutdown().await;
     }
+}
+
+/// Helm, told of the cluster's version; why not, when a package needs it and it is not there.
+async fn helm_for(
+    packages: &[Arc<Compiled>],
+    program: &Path,
+    client: &kube::Client,
+) -> Result<Arc<Helm>, String> {
+    if !packages.iter().any(|package| package.has_charts()) {
+        return Err("no package with charts was there at the start".to_owned());
+    }
+    let version = match client.apiserver_version().await {
+        Ok(version) => Some(version.git_version),
+        Err(error) => {
+            tracing::warn!(%error, "the API server does not tell its version; charts see Helm's own");
+            None
+        }
+    };
+    Helm::new(program, version).map(Arc::new).map_err(|error| {
+        tracing::warn!(%error, "packages with charts cannot work");
+        error.to_string()
+    })
 }
 
 fn sensitive_fields(

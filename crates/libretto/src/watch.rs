@@ -44,6 +44,8 @@ pub struct Tables {
 struct State {
     complete: HashMap<Gvk, bool>,
     packages: BTreeMap<String, BTreeSet<Gvk>>,
+    /// Kinds of a package without which it can do: while they are not served, there are none.
+    optional: BTreeMap<String, BTreeSet<Gvk>>,
     /// Not served, and not just about to be.
     unserved: BTreeSet<Gvk>,
 }
@@ -53,9 +55,9 @@ impl Tables {
     pub fn complete(&self, package: &str) -> bool {
         let state = self.state.read();
         state.packages.get(package).is_some_and(|kinds| {
-            kinds
-                .iter()
-                .all(|gvk| state.complete.get(gvk).copied().unwrap_or(false))
+            kinds.iter().all(|gvk| {
+                state.complete.get(gvk).copied().unwrap_or(false) || state.dispensable(package, gvk)
+            })
         })
     }
 
@@ -65,7 +67,14 @@ impl Tables {
         let mut missing: Vec<Gvk> = state
             .complete
             .iter()
-            .filter(|(_, complete)| !**complete)
+            .filter(|(gvk, complete)| {
+                !**complete
+                    && !state
+                        .packages
+                        .iter()
+                        .filter(|(_, kinds)| kinds.contains(gvk))
+                        .all(|(package, _)| state.dispensable(package, gvk))
+            })
             .map(|(gvk, _)| gvk.clone())
             .collect();
         missing.sort();
@@ -87,7 +96,7 @@ impl Tables {
         let kinds = state.packages.get(package)?;
         kinds
             .iter()
-            .find(|gvk| state.unserved.contains(*gvk))
+            .find(|gvk| state.unserved.contains(*gvk) && !state.dispensable(package, gvk))
             .cloned()
     }
 
@@ -114,6 +123,17 @@ impl Tables {
             .filter(|(_, kinds)| kinds.contains(gvk))
             .map(|(package, _)| package.clone())
             .collect()
+    }
+}
+
+impl State {
+    /// The package can do without the Kind, and has to.
+    fn dispensable(&self, package: &str, gvk: &Gvk) -> bool {
+        self.unserved.contains(gvk)
+            && self
+                .optional
+                .get(package)
+                .is_some_and(|kinds| kinds.contains(gvk))
     }
 }
 
@@ -161,6 +181,9 @@ pub fn expect(driver: &Driver, watched: &[Watched]) {
     for (name, package) in &driver.packages {
         let kinds = package.watches().iter().map(|watch| watch.gvk.clone());
         state.packages.insert(name.clone(), kinds.collect());
+        let optional = package.watches().iter().filter(|watch| watch.optional);
+        let optional = optional.map(|watch| watch.gvk.clone()).collect();
+        state.optional.insert(name.clone(), optional);
     }
 }
 
@@ -217,16 +240,23 @@ pub async fn watch(
 /// Says which packages stand still, in the log and on their instances.
 fn tell_unserved(driver: &Driver, gvk: &Gvk) {
     let packages = driver.tables.packages_of(gvk);
-    notice::warn(&format!(
-        "{} Until it is served, nothing is done by {} {}",
-        CallError::NotServed(gvk.clone()),
-        if packages.len() == 1 {
-            "package"
-        } else {
-            "packages"
-        },
-        packages.join(", ")
-    ));
+    let stand_still: Vec<String> = packages
+        .iter()
+        .filter(|package| driver.tables.unserved(package).is_some())
+        .cloned()
+        .collect();
+    if !stand_still.is_empty() {
+        notice::warn(&format!(
+            "{} Until it is served, nothing is done by {} {}",
+            CallError::NotServed(gvk.clone()),
+            if stand_still.len() == 1 {
+                "package"
+            } else {
+                "packages"
+            },
+            stand_still.join(", ")
+        ));
+    }
     for package in packages {
         driver.mark_package(&package);
     }

@@ -147,12 +147,19 @@ async fn a_patch_never_forces_never_creates_and_is_released() {
     let instance = cluster.owner("cr").await;
     let patch = |labels: Value| {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default", "labels": labels}});
-        intent(&instance, Effect::Patch { object })
+        intent(
+            &instance,
+            Effect::Patch {
+                object,
+                force: false,
+            },
+        )
     };
     let release = intent(
         &instance,
         Effect::Patch {
             object: json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}),
+            force: false,
         },
     );
     let (kind, message) = failed(

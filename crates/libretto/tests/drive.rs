@@ -108,6 +108,7 @@ async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
         scope: ScopeMode::Any,
         namespace: None,
         install: true,
+        helm: "helm".into(),
         loopback: true,
     };
     Runtime::start(cluster.client.clone(), options)

@@ -31,8 +31,8 @@ enum Content {
     /// Debian's packages with everything they depend on. Their installation scripts are not run.
     Packages(&'static [&'static str]),
     /// Our binary without its symbols, the libraries it is linked with, and the machine's certificate authorities: what deploy/Dockerfile
-    /// makes for everybody else.
-    Libretto,
+    /// makes for everybody else; with Helm, its target `with-helm`.
+    Libretto { helm: bool },
 }
 
 /// Shells of images start with flags alone: `redis --port 1` means `redis-server --port 1`, as with the image of that name elsewhere.
@@ -110,11 +110,31 @@ pub(crate) const RECIPES: &[Recipe] = &[
     Recipe {
         name: "libretto",
         answers: &["libretto"],
-        content: Content::Libretto,
+        content: Content::Libretto { helm: false },
         entrypoint: &["/usr/bin/libretto"],
         arguments: &[],
         folder: "/",
         user: "65532:65532",
+        links: &[],
+    },
+    Recipe {
+        name: "libretto-helm",
+        answers: &["libretto-helm"],
+        content: Content::Libretto { helm: true },
+        entrypoint: &["/usr/bin/libretto"],
+        arguments: &[],
+        folder: "/",
+        user: "65532:65532",
+        links: &[],
+    },
+    Recipe {
+        name: "python",
+        answers: &["python"],
+        content: Content::Packages(&["python3-minimal", "libpython3-stdlib", "dash", "coreutils"]),
+        entrypoint: &[],
+        arguments: &["python3"],
+        folder: "/",
+        user: "",
         links: &[],
     },
 ];
@@ -171,7 +191,7 @@ fn kept_key(folder: &Path, name: &str) -> Option<String> {
 fn key(recipe: &Recipe) -> Option<String> {
     let content = match recipe.content {
         Content::Packages(names) => names.join(" "),
-        Content::Libretto => {
+        Content::Libretto { helm: _ } => {
             use std::os::unix::fs::MetadataExt;
             let binary = fs::metadata(libretto()).ok()?;
             format!(
@@ -196,8 +216,12 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
     skeleton(&root, recipe)?;
     match recipe.content {
         Content::Packages(names) => unpack_packages(cache, &root, names)?,
-        Content::Libretto => {
+        Content::Libretto { helm } => {
             copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?;
+            if helm {
+                let tool = setup::tools()?.join("helm");
+                run(Command::new("cp").arg(tool).arg(root.join("usr/bin/helm")))?;
+            }
             create_folder(&root.join("etc/ssl/certs"))?;
             run(Command::new("cp")
                 .arg(AUTHORITIES)

@@ -32,6 +32,8 @@ use serde_json::{Value, json};
 /// Images are pulled and volumes made meanwhile, on two shared cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 const CRD: &str = "redisclusters.redis.kun";
+/// What comes with it, and whose Kind nobody here uses.
+const OTHER_CRD: &str = "prestos.presto.libretto.dev";
 
 #[tokio::test]
 async fn installed_changed_removed_and_installed_again() -> Step {
@@ -401,7 +403,9 @@ impl Real {
                 .is_ok_and(|list| list.items.is_empty())
         {
             let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-            definitions.delete(CRD, &DeleteParams::default()).await?;
+            for name in [CRD, OTHER_CRD] {
+                definitions.delete(name, &DeleteParams::default()).await?;
+            }
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use libretto_api::package::{CALLS, CALLS_NOT_YET, Modifiers, PACKAGE_FILE, VERBS
 use libretto_mirror::ColumnPath;
 
 use super::{
-    Action, Check, Document, EventTemplate, MetricRule, Query, Rule, Scope, StatusRule, sense,
-    suggestion,
+    Action, Check, Document, EventTemplate, MetricRule, Query, Rule, Scope, StatusRule, helm,
+    sense, suggestion,
 };
 use crate::{
     template::{Names, Tree, is_template},
@@ -23,7 +23,7 @@ pub(super) struct Executed {
 
 const MODIFIERS: &[&str] = &[
     "name", "for", "key", "on", "stable", "repeat", "once", "after", "limit", "ignore", "adopt",
-    "leave", "event", "own", "with", "undo", "during",
+    "leave", "event", "own", "with", "undo", "during", "drift", "force",
 ];
 
 pub(super) fn rules(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> Executed {
@@ -139,7 +139,9 @@ fn check_after(
         for (target, at) in targets {
             if !names.contains_key(target) {
                 let hint = suggestion(target, names.keys().filter(|name| *name != rule))
-                    .unwrap_or_else(|| "`after` names rules with apply, patch or call".to_owned());
+                    .unwrap_or_else(|| {
+                        "`after` names rules with apply, patch, helm or call".to_owned()
+                    });
                 check.wrong_hint(
                     *at,
                     format!("rule {rule}: there is no rule `{target}` to come after"),
@@ -239,12 +241,23 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "undo"],
+                &["with", "repeat", "once", "undo", "force"],
             );
             Action::Apply {
                 documents: documents(check, verb_node, &place, &names),
                 own,
             }
+        }
+        "helm" => {
+            let own = check.boolean(item.get("own"), &format!("{place}: own"), true);
+            forbid(
+                check,
+                item,
+                &place,
+                verb,
+                &["with", "repeat", "once", "undo", "force"],
+            );
+            Action::Helm(helm::helm(check, verb_node, &place, &names, own)?)
         }
         "patch" => {
             forbid(
@@ -252,19 +265,32 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "adopt", "own", "undo"],
+                &["with", "repeat", "once", "adopt", "own", "undo", "drift"],
             );
-            if !matches!(verb_node.data, Data::Map(_)) {
+            if !matches!(verb_node.data, Data::Map(_) | Data::Text(_)) {
                 check.wrong(
                     verb_node.at,
                     format!(
-                        "{place}: patch must be an object, this is {}",
+                        "{place}: patch must be an object or a file with one, this is {}",
                         verb_node.what()
                     ),
                 );
                 return None;
             }
-            Action::Patch(document(check, PACKAGE_FILE, verb_node, &place, &names)?)
+            let before = check.diagnostics.len();
+            let mut documents = documents(check, verb_node, &place, &names);
+            if documents.len() > 1 {
+                check.wrong(
+                    verb_node.at,
+                    format!(
+                        "{place}: a patch is about one object, here are {}",
+                        documents.len()
+                    ),
+                );
+            } else if documents.is_empty() && check.diagnostics.len() == before {
+                check.wrong(verb_node.at, format!("{place}: the file holds no object"));
+            }
+            Action::Patch(documents.pop()?)
         }
         _ => {
             forbid(
@@ -272,7 +298,7 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["own", "adopt", "ignore", "leave"],
+                &["own", "adopt", "ignore", "leave", "drift", "force"],
             );
             let call = check.text(verb_node, &format!("{place}: call"))?;
             shown = format!("call {call}");
@@ -442,6 +468,21 @@ fn modifiers(
             false
         }
     };
+    let keep_drift = match item.get("drift").map(|node| (node, node.text())) {
+        None | Some((_, Some("repair"))) => false,
+        Some((_, Some("keep"))) => true,
+        Some((node, text)) => {
+            check.wrong_hint(
+                node.at,
+                format!(
+                    "{place}: drift: `{}` is not known",
+                    text.unwrap_or_default()
+                ),
+                "repair (default), or keep: what others change stays until the row changes",
+            );
+            false
+        }
+    };
     let ignored = match item.get("ignore") {
         Some(node) => check.texts(node, &format!("{place}: ignore")),
         None => Vec::new(),
@@ -466,6 +507,8 @@ fn modifiers(
         ignore: ignored.into_iter().map(|(text, _)| text).collect(),
         adopt: check.boolean(item.get("adopt"), &format!("{place}: adopt"), false),
         orphan,
+        keep_drift,
+        force: check.boolean(item.get("force"), &format!("{place}: force"), false),
     };
     (modifiers, ignore)
 }

@@ -4,6 +4,7 @@ mod crd;
 mod decide;
 mod execute;
 mod fits;
+mod helm;
 mod kind;
 mod sense;
 mod values;
@@ -11,9 +12,11 @@ mod values;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use libretto_api::{
+    chart::Chart,
     object::Gvk,
     package::{API_VERSION, KIND, Modifiers, NOT_YET, PACKAGE_FILE},
 };
@@ -25,6 +28,7 @@ use serde_json::Value;
 
 use crate::{
     Diagnostic,
+    folder::{Files, read_dir, whole_file},
     template::{Compiler, Names, Tree, UsedFields, suggestion},
     yaml::{self, At, Data, Node},
 };
@@ -65,6 +69,8 @@ pub struct Watch {
     /// Label selector that covers every use of the Kind in the package; empty means all objects. Two packages that watch one
     /// Kind need the labels both have in common; the mirror filters by each table's own labels again.
     pub labels: BTreeMap<String, String>,
+    /// A chart could give it, and nothing else of the package is about it: where the Kind is not served, there are none.
+    pub optional: bool,
 }
 
 /// A metric the package exports.
@@ -185,6 +191,7 @@ pub(crate) enum Action {
         own: bool,
     },
     Patch(Document),
+    Helm(HelmTemplate),
     Redis(RedisTemplate),
     Http(HttpTemplate),
     Delete {
@@ -193,6 +200,53 @@ pub(crate) enum Action {
         uid: Option<Tree>,
     },
     Event(EventTemplate),
+}
+
+impl Action {
+    /// Kinds that the action applies: creates, changes and deletes.
+    pub(crate) fn applies(&self) -> Vec<&Gvk> {
+        match self {
+            Self::Apply { documents, .. } => {
+                documents.iter().map(|document| &document.gvk).collect()
+            }
+            Self::Helm(template) => template.kinds.iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The Kind of which the action changes fields.
+    pub(crate) fn patches(&self) -> Option<&Gvk> {
+        match self {
+            Self::Patch(document) => Some(&document.gvk),
+            _ => None,
+        }
+    }
+
+    /// What it applies has owner references to the instance.
+    pub(crate) fn owns(&self) -> bool {
+        match self {
+            Self::Apply { own, .. } => *own,
+            Self::Helm(template) => template.own,
+            _ => false,
+        }
+    }
+}
+
+/// A chart and what goes into it.
+#[derive(Debug)]
+pub(crate) struct HelmTemplate {
+    pub(crate) chart: Arc<Chart>,
+    /// Absent: the instance's name.
+    pub(crate) release: Option<Tree>,
+    /// Each is laid over the one before.
+    pub(crate) values: Vec<Tree>,
+    /// Kinds its manifests may have.
+    pub(crate) kinds: BTreeSet<Gvk>,
+    /// Of these, the ones that the author named.
+    pub(crate) named: BTreeSet<Gvk>,
+    /// Hooks other than those of the installation are left out.
+    pub(crate) hooks_skipped: bool,
+    pub(crate) own: bool,
 }
 
 /// One manifest.
@@ -281,13 +335,14 @@ impl Compiled {
 
     /// Kinds that it applies: created, changed and deleted. Those of [`Compiled::written`] beside them are only patched.
     pub fn applied(&self) -> impl Iterator<Item = &Gvk> {
+        self.rules.iter().flat_map(|rule| rule.action.applies())
+    }
+
+    /// Some rule renders a chart.
+    pub fn has_charts(&self) -> bool {
         self.rules
             .iter()
-            .flat_map(|rule| match &rule.action {
-                Action::Apply { documents, .. } => documents.as_slice(),
-                _ => &[],
-            })
-            .map(|document| &document.gvk)
+            .any(|rule| matches!(rule.action, Action::Helm(_)))
     }
 
     /// Kinds that `call: kube.delete` deletes.
@@ -307,7 +362,7 @@ impl Compiled {
         self.rules.iter().any(|rule| {
             rule.at_deletion
                 || rule.undo.is_some()
-                || matches!(rule.action, Action::Apply { own: false, .. })
+                || (!rule.action.applies().is_empty() && !rule.action.owns())
         })
     }
 
@@ -340,82 +395,30 @@ impl Compiled {
     }
 }
 
-/// Largest file of a package. Kubernetes refuses objects above 1.5 MiB, so nothing that is applied can be longer.
-const FILE_LIMIT: u64 = 2 << 20;
-
 /// Reads and compiles the package in a folder: `package.yaml` and every other text file below it.
 pub fn load_dir(folder: &Path) -> Result<Compiled, Vec<Diagnostic>> {
     load_files(&read_dir(folder)?)
 }
 
-/// Reads the files of a package folder by path relative to it; hidden files are left out.
-pub fn read_dir(folder: &Path) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
-    let mut files = BTreeMap::new();
-    let mut problems = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(current) = folders.pop() {
-        let entries = match std::fs::read_dir(&current) {
-            Ok(entries) => entries,
-            Err(error) => {
-                problems.push(whole_file(
-                    &current.display().to_string(),
-                    format!("cannot read the folder: {error}"),
-                ));
-                continue;
-            }
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with('.') {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path
-                .strip_prefix(folder)
-                .unwrap_or(&path)
-                .display()
-                .to_string();
-            if entry.metadata().is_ok_and(|meta| meta.len() > FILE_LIMIT) {
-                problems.push(whole_file(
-                    &name,
-                    format!("file is longer than {FILE_LIMIT} bytes"),
-                ));
-                continue;
-            }
-            match std::fs::read_to_string(&path) {
-                Ok(text) => {
-                    files.insert(name, text);
-                }
-                // Pictures and archives are no part of what is compiled.
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
-                Err(error) => {
-                    problems.push(whole_file(&name, format!("cannot read the file: {error}")));
-                }
+/// Compiles a package from its files by path relative to `package.yaml`.
+/// A folder in SREWorks' form is converted first.
+pub fn load_files(files: &Files) -> Result<Compiled, Vec<Diagnostic>> {
+    let Some(classic) = crate::classic_file(files) else {
+        return load_modern(files);
+    };
+    load_modern(&crate::convert(files)?).map_err(|mut diagnostics| {
+        for diagnostic in &mut diagnostics {
+            if diagnostic.file == PACKAGE_FILE {
+                diagnostic.file = format!(
+                    "{PACKAGE_FILE} (converted from {classic}; see `libretto package convert`)"
+                );
             }
         }
-    }
-    if problems.is_empty() {
-        Ok(files)
-    } else {
-        Err(problems)
-    }
+        diagnostics
+    })
 }
 
-fn whole_file(file: &str, message: String) -> Diagnostic {
-    Diagnostic {
-        file: file.to_owned(),
-        line: 0,
-        column: 0,
-        message,
-        hint: None,
-    }
-}
-
-/// Compiles a package from its files by path relative to `package.yaml`.
-pub fn load_files(files: &BTreeMap<String, String>) -> Result<Compiled, Vec<Diagnostic>> {
+fn load_modern(files: &Files) -> Result<Compiled, Vec<Diagnostic>> {
     let mut check = Check {
         files,
         diagnostics: Vec::new(),
@@ -931,29 +934,15 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
     }
     let mut written = BTreeSet::new();
     for rule in &executed.rules {
-        match &rule.action {
-            Action::Apply { documents, .. } => {
-                written.extend(documents.iter().map(|document| document.gvk.clone()));
-            }
-            Action::Patch(document) => {
-                written.insert(document.gvk.clone());
-            }
-            Action::Redis(_) | Action::Http(_) | Action::Delete { .. } | Action::Event(_) => {}
-        }
+        written.extend(rule.action.applies().into_iter().cloned());
+        written.extend(rule.action.patches().cloned());
     }
     schema.objects = written
         .iter()
         .map(|gvk| {
             let mut ignore: Vec<ColumnPath> = Vec::new();
             for rule in &executed.rules {
-                let touches = match &rule.action {
-                    Action::Apply { documents, .. } => {
-                        documents.iter().any(|document| document.gvk == *gvk)
-                    }
-                    Action::Patch(document) => document.gvk == *gvk,
-                    _ => false,
-                };
-                if touches {
+                if rule.action.applies().contains(&gvk) || rule.action.patches() == Some(gvk) {
                     for path in &rule.ignore {
                         if !ignore.contains(path) {
                             ignore.push(path.clone());
@@ -1037,17 +1026,26 @@ fn between(schema: &PackageSchema) -> Vec<Gvk> {
 }
 
 fn watches(schema: &PackageSchema, rules: &[Rule]) -> Vec<Watch> {
-    let mut selectors: BTreeMap<Gvk, BTreeMap<String, String>> = BTreeMap::new();
-    let mut need = |gvk: &Gvk, labels: &BTreeMap<String, String>| {
-        selectors
+    let mut watches: BTreeMap<Gvk, Watch> = BTreeMap::new();
+    let mut need = |gvk: &Gvk, labels: &BTreeMap<String, String>, optional: bool| {
+        watches
             .entry(gvk.clone())
-            .and_modify(|known| known.retain(|key, value| labels.get(key) == Some(value)))
-            .or_insert_with(|| labels.clone());
+            .and_modify(|known| {
+                known
+                    .labels
+                    .retain(|key, value| labels.get(key) == Some(value));
+                known.optional &= optional;
+            })
+            .or_insert_with(|| Watch {
+                gvk: gvk.clone(),
+                labels: labels.clone(),
+                optional,
+            });
     };
     let everything = BTreeMap::new();
-    need(&schema.instance.gvk, &everything);
+    need(&schema.instance.gvk, &everything, false);
     for watch in &schema.watches {
-        need(&watch.gvk, &watch.labels);
+        need(&watch.gvk, &watch.labels, false);
     }
     let ours: BTreeMap<String, String> = [(
         libretto_api::object::PACKAGE_LABEL.to_owned(),
@@ -1055,21 +1053,19 @@ fn watches(schema: &PackageSchema, rules: &[Rule]) -> Vec<Watch> {
     )]
     .into();
     for rule in rules {
-        match &rule.action {
-            Action::Apply { documents, .. } => {
-                for document in documents {
-                    need(&document.gvk, &ours);
-                }
-            }
-            Action::Patch(document) => need(&document.gvk, &everything),
-            _ => {}
+        for gvk in rule.action.applies() {
+            let optional = match &rule.action {
+                Action::Helm(template) => !template.named.contains(gvk),
+                _ => false,
+            };
+            need(gvk, &ours, optional);
+        }
+        if let Some(gvk) = rule.action.patches() {
+            need(gvk, &everything, false);
         }
     }
     for gvk in &schema.lineage {
-        need(gvk, &everything);
+        need(gvk, &everything, false);
     }
-    selectors
-        .into_iter()
-        .map(|(gvk, labels)| Watch { gvk, labels })
-        .collect()
+    watches.into_values().collect()
 }

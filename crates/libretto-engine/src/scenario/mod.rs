@@ -19,6 +19,7 @@ use std::{
 };
 
 use libretto_api::{
+    chart::Charts,
     intent::Millis,
     package::{TESTS_FILE, parse_duration},
 };
@@ -56,18 +57,21 @@ pub enum Moment<'a> {
     Ended(&'a Report),
 }
 
-/// Runs every scenario of `tests.yaml` among a package's files (all, or those whose name contains `filter`).
+/// Runs every scenario of `tests.yaml` among a package's files (all, or those whose name contains `filter`); `charts` must render
+/// while it is asked.
 pub fn run(
     files: &BTreeMap<String, String>,
     filter: Option<&str>,
+    charts: &Arc<dyn Charts>,
 ) -> Result<Vec<Report>, Vec<Diagnostic>> {
-    run_watched(files, filter, &mut |_moment| {})
+    run_watched(files, filter, charts, &mut |_moment| {})
 }
 
 /// Like [`run`], telling `watcher` as it goes.
 pub fn run_watched(
     files: &BTreeMap<String, String>,
     filter: Option<&str>,
+    charts: &Arc<dyn Charts>,
     watcher: &mut dyn FnMut(Moment<'_>),
 ) -> Result<Vec<Report>, Vec<Diagnostic>> {
     let (package, scenarios) = read(files)?;
@@ -76,7 +80,7 @@ pub fn run_watched(
         .filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter)))
         .map(|scenario| {
             watcher(Moment::Begins(&scenario.name));
-            let report = scenario.report(&package);
+            let report = scenario.report(&package, charts);
             watcher(Moment::Ended(&report));
             report
         })
@@ -404,11 +408,11 @@ impl Parser<'_> {
 }
 
 impl Scenario {
-    fn report(&self, package: &Arc<Compiled>) -> Report {
+    fn report(&self, package: &Arc<Compiled>, charts: &Arc<dyn Charts>) -> Report {
         if let Some(tables) = &self.tables {
-            return self.report_tables(package, tables);
+            return self.report_tables(package, charts, tables);
         }
-        let (mut failures, sim) = match self.play(package, Disturbance::default(), true) {
+        let (mut failures, sim) = match self.play(package, charts, Disturbance::default(), true) {
             Ok((failures, sim)) => (failures, sim),
             Err(error) => {
                 return Report {
@@ -420,7 +424,7 @@ impl Scenario {
         };
         let trace = trace(&sim);
         if failures.is_empty() && self.sweep {
-            failures = self.swept(package, &sim);
+            failures = self.swept(package, charts, &sim);
         }
         Report {
             name: self.name.clone(),
@@ -430,7 +434,7 @@ impl Scenario {
     }
 
     /// Plays the scenario again, disturbed; the end must be the same.
-    fn swept(&self, package: &Arc<Compiled>, calm: &Sim) -> Vec<String> {
+    fn swept(&self, package: &Arc<Compiled>, charts: &Arc<dyn Charts>, calm: &Sim) -> Vec<String> {
         let mut disturbances = Vec::new();
         let stride = calm.effects.div_ceil(CRASHES).max(1);
         for number in (0..calm.effects).step_by(stride) {
@@ -475,7 +479,7 @@ impl Scenario {
                         let Some((disturbance, name)) = disturbances.get(number) else {
                             break;
                         };
-                        let failures = self.disturbed(package, *disturbance, &expected);
+                        let failures = self.disturbed(package, charts, *disturbance, &expected);
                         if !failures.is_empty() {
                             // One that fails is enough to look at; those before it are still finished, so that it is always the same one.
                             next.fetch_max(disturbances.len(), Ordering::Relaxed);
@@ -497,10 +501,11 @@ impl Scenario {
     fn disturbed(
         &self,
         package: &Arc<Compiled>,
+        charts: &Arc<dyn Charts>,
         disturbance: Disturbance,
         expected: &BTreeSet<String>,
     ) -> Vec<String> {
-        match self.play(package, disturbance, false) {
+        match self.play(package, charts, disturbance, false) {
             Ok((mut failures, sim)) => {
                 let end = end_of(&sim);
                 if end != *expected {
@@ -520,11 +525,22 @@ impl Scenario {
     fn play(
         &self,
         package: &Arc<Compiled>,
+        charts: &Arc<dyn Charts>,
         disturbance: Disturbance,
         calm: bool,
     ) -> Result<(Vec<String>, Sim), String> {
         accepted(package, &self.instance).map_err(|error| format!("given: {error}"))?;
-        let mut sim = Sim::new(Arc::clone(package), self.instance.clone(), disturbance)?;
+        let defaults = |instance: &mut Value| {
+            schema::default(package.crd(), &package.gvk().version, instance);
+        };
+        let mut instance = self.instance.clone();
+        defaults(&mut instance);
+        let mut sim = Sim::new(
+            Arc::clone(package),
+            Arc::clone(charts),
+            instance,
+            disturbance,
+        )?;
         for object in &self.objects {
             sim.world.store(at_home(object, &self.instance));
         }
@@ -535,6 +551,7 @@ impl Scenario {
                 happen(&mut sim, change).map_err(|error| format!("{place}: {error}"))?;
                 if matches!(change, Change::Field(..) | Change::Spec(_)) {
                     accepted(package, &sim.cr()).map_err(|error| format!("{place}: {error}"))?;
+                    sim.change_cr(defaults);
                 }
             }
             let begun = sim.done.len();
@@ -572,6 +589,9 @@ impl Scenario {
                     .into_iter()
                     .map(|failure| format!("{place}: {failure}")),
             );
+            if !failures.is_empty() && !sim.settled() {
+                failures.push(format!("{place}: not settled: {}", unsettled(&sim)));
+            }
             if matches!(step.until, Until::Settled) && failures.is_empty() {
                 failures.extend(
                     restarted(&mut sim)?
@@ -586,8 +606,13 @@ impl Scenario {
         Ok((failures, sim))
     }
 
-    fn report_tables(&self, package: &Arc<Compiled>, tables: &BTreeMap<String, Table>) -> Report {
-        let engine = Engine::new(Arc::clone(package));
+    fn report_tables(
+        &self,
+        package: &Arc<Compiled>,
+        charts: &Arc<dyn Charts>,
+        tables: &BTreeMap<String, Table>,
+    ) -> Report {
+        let engine = Engine::new(Arc::clone(package), Arc::clone(charts));
         let (mut given, mut sensed) = (BTreeMap::new(), BTreeMap::new());
         for (name, table) in tables {
             if package.views.iter().any(|view| view.name == *name) {

@@ -4,14 +4,8 @@ use serde_json::Value;
 
 /// The first few things wrong with the instance; empty when it would be taken.
 pub(super) fn refused(crd: &Value, version: &str, instance: &Value) -> Vec<String> {
-    let schema = crd["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|found| found["name"] == version)
-        .map(|found| &found["schema"]["openAPIV3Schema"]);
     let mut wrong = Vec::new();
-    if let Some(schema) = schema {
+    if let Some(schema) = schema(crd, version) {
         let properties = schema["properties"].as_object();
         for (key, property) in properties.into_iter().flatten() {
             // Metadata is the API server's own to check, and nobody gives a status.
@@ -24,6 +18,46 @@ pub(super) fn refused(crd: &Value, version: &str, instance: &Value) -> Vec<Strin
     }
     wrong.truncate(5);
     wrong
+}
+
+/// Puts in the defaults of fields that are absent, as an API server does.
+pub(super) fn default(crd: &Value, version: &str, instance: &mut Value) {
+    if let Some(schema) = schema(crd, version) {
+        fill(schema, instance);
+    }
+}
+
+fn fill(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+                if let Some(default) = property.get("default")
+                    && map.get(key).is_none_or(Value::is_null)
+                {
+                    map.insert(key.clone(), default.clone());
+                }
+                if let Some(value) = map.get_mut(key) {
+                    fill(property, value);
+                }
+            }
+            let rest = &schema["additionalProperties"];
+            if rest.is_object() {
+                map.values_mut().for_each(|value| fill(rest, value));
+            }
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| fill(&schema["items"], item)),
+        _ => {}
+    }
+}
+
+fn schema<'a>(crd: &'a Value, version: &str) -> Option<&'a Value> {
+    crd["spec"]["versions"]
+        .as_array()?
+        .iter()
+        .find(|found| found["name"] == version)
+        .map(|found| &found["schema"]["openAPIV3Schema"])
 }
 
 fn check(schema: &Value, value: &Value, path: &str, wrong: &mut Vec<String>) {

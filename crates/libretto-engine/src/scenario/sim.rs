@@ -6,6 +6,7 @@ use std::{
 };
 
 use libretto_api::{
+    chart::Charts,
     intent::{Effect, Failure, FailureKind, Intent, Millis, Outcome, Probe, RedisCall},
     object::{InstanceRef, ObjectRef, field_manager},
     secret::{Piece, SecretHandle, pieces},
@@ -72,6 +73,7 @@ pub(crate) struct Sim {
 impl Sim {
     pub(crate) fn new(
         package: Arc<Compiled>,
+        charts: Arc<dyn Charts>,
         instance: Value,
         disturbance: Disturbance,
     ) -> Result<Self, String> {
@@ -81,7 +83,7 @@ impl Sim {
         world.store(instance);
         let mut sim = Self {
             mirror: Mirror::new(ScopeMode::Any).map_err(|error| error.to_string())?,
-            engine: Engine::new(package),
+            engine: Engine::new(package, charts),
             world,
             redis: Model::default(),
             instance: reference,
@@ -161,6 +163,12 @@ impl Sim {
             .get(&self.instance)
             .cloned()
             .unwrap_or(Value::Null)
+    }
+
+    /// Changes the instance as its user does.
+    pub(crate) fn change_cr(&mut self, change: impl FnOnce(&mut Value)) {
+        let instance = self.instance.clone();
+        self.world.update(&instance, change);
     }
 
     /// Lets one tick pass.
@@ -384,12 +392,11 @@ impl Sim {
         #[cfg(test)]
         assert_eq!(
             plan,
-            Engine::new(Arc::clone(self.engine.package())).plan(
-                &snapshot,
-                &self.ledger,
-                self.world.now,
-                1
+            Engine::new(
+                Arc::clone(self.engine.package()),
+                Arc::clone(self.engine.charts())
             )
+            .plan(&snapshot, &self.ledger, self.world.now, 1)
         );
         self.check_never(&snapshot);
         self.ledger = plan.ledger.clone();
@@ -487,7 +494,7 @@ impl Sim {
     fn note(&mut self, intent: &Intent, outcome: &Outcome) {
         let (what, call) = match &intent.effect {
             Effect::Apply { object, .. } => (format!("apply {}", named(object)), false),
-            Effect::Patch { object } => (format!("patch {}", named(object)), false),
+            Effect::Patch { object, .. } => (format!("patch {}", named(object)), false),
             Effect::Delete { object, .. } => {
                 let prune = intent.key == crate::ledger::object_id(object);
                 (format!("delete {object}"), !prune)
@@ -539,7 +546,7 @@ impl Sim {
                     .and_then(|object| self.world.apply(&object, &manager, &uid, *adopt, false))
                     .map(Some)
             }
-            Effect::Patch { object } => {
+            Effect::Patch { object, .. } => {
                 let object = self.with_secrets(object);
                 object
                     .and_then(|object| self.world.apply(&object, &manager, &uid, false, true))

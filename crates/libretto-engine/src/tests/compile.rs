@@ -16,8 +16,8 @@ fn mistakes_are_told_with_place_and_hint() {
             "package.yaml:14:3: `parameters` is not supported by this version of libretto\n  hint: spec knows: crd, sense, decide, execute\n",
         ),
         (
-            "execute:\n  - {name: a, helm: {}}\n",
-            "package.yaml:15:17: `helm` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with, undo, during\n",
+            "execute:\n  - {name: a, alert: {}}\n",
+            "package.yaml:15:17: `alert` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, helm, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with, undo, during, drift, force\n",
         ),
         (
             "execute:\n  - {name: a, aply: {}}\n",
@@ -25,7 +25,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "execute:\n  - {name: a}\n",
-            "package.yaml:15:7: rule a has no verb\n  hint: one of: apply, patch, call, status, metric\n",
+            "package.yaml:15:7: rule a has no verb\n  hint: one of: apply, patch, helm, call, status, metric\n",
         ),
         (
             "execute:\n  - {name: a, call: event, patch: {}}\n",
@@ -204,7 +204,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "execute:\n  - {name: a, after: b, call: event, with: {reason: R, message: m}}\n",
-            "package.yaml:15:24: rule a: there is no rule `b` to come after\n  hint: `after` names rules with apply, patch or call\n",
+            "package.yaml:15:24: rule a: there is no rule `b` to come after\n  hint: `after` names rules with apply, patch, helm or call\n",
         ),
         (
             "execute:\n  - {name: a, after: b, call: event, with: {reason: R, message: m}}\n  - {name: b, after: [a], call: event, with: {reason: R, message: m}}\n",

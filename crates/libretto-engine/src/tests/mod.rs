@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod compile;
+mod helm;
 mod objects;
 mod rules;
 mod scenario;
@@ -12,6 +13,7 @@ mod undo;
 use std::{collections::BTreeMap, sync::Arc};
 
 use libretto_api::{
+    chart::{Charts, NoCharts},
     intent::{Effect, Failure, FailureKind, Intent, Millis, Outcome},
     object::{Gvk, field_manager},
 };
@@ -19,7 +21,7 @@ use libretto_mirror::{Change, Mirror, ScopeMode};
 use serde_json::{Value, json};
 
 use crate::{
-    Compiled, Engine, Ledger, Plan, RowState, load_files, render,
+    Compiled, Engine, Files, Ledger, Plan, RowState, load_files, render,
     scenario::world::{Happened, World},
 };
 
@@ -120,11 +122,17 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) fn new(rest: &str) -> Self {
-        let package = compiled(rest);
+        Self::with(&package(rest), Arc::new(NoCharts))
+    }
+
+    /// Of a whole package, with charts.
+    pub(super) fn with(files: &Files, charts: Arc<dyn Charts>) -> Self {
+        let package = load_files(files).unwrap_or_else(|found| panic!("{}", render(&found)));
+        let package = Arc::new(package);
         let mut mirror = Mirror::new(ScopeMode::Any).unwrap();
         mirror.declare(package.schema().clone()).unwrap();
         let mut fixture = Self {
-            engine: Engine::new(package),
+            engine: Engine::new(package, charts),
             world: World::at(1_000_000),
             mirror,
             ledger: Ledger::default(),
@@ -261,7 +269,7 @@ impl Fixture {
                 .world
                 .apply(object, &manager, uid, *adopt, false)
                 .map(Some),
-            Effect::Patch { object } => self
+            Effect::Patch { object, .. } => self
                 .world
                 .apply(object, &manager, uid, false, true)
                 .map(Some),
@@ -327,7 +335,7 @@ pub(super) fn shown(intent: &Intent) -> String {
     };
     match &intent.effect {
         Effect::Apply { object: it, .. } => format!("apply {}", object(it)),
-        Effect::Patch { object: it } => format!("patch {}", object(it)),
+        Effect::Patch { object: it, .. } => format!("patch {}", object(it)),
         Effect::Delete { object, .. } => format!("delete {}/{}", object.gvk.kind, object.name),
         Effect::Status { .. } => "status".to_owned(),
         Effect::Event {

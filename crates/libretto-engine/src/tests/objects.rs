@@ -433,3 +433,43 @@ fn without_its_inventory_nothing_new_is_made() {
     );
     assert_eq!(f.go(1_300), ["apply Service/demo"]);
 }
+
+#[test]
+fn an_object_elsewhere_is_seen_repaired_and_taken_away() {
+    let mut f = Fixture::new(
+        r#"
+execute:
+  - name: away
+    own: false
+    apply: {apiVersion: v1, kind: ConfigMap, metadata: {name: away, namespace: team}, data: {mode: "{{ cr.mode }}"}}
+  - status: {fields: "SELECT count(*) AS size FROM objects"}
+"#,
+    );
+    assert_eq!(f.settle(), ["patch Thing/demo", "apply ConfigMap/away"]);
+    assert!(f.look(0).settled);
+    // In SQL only what is in the instance's namespace counts: a label can be written by anybody.
+    let thing = &f.world.objects[&f.world.find("Thing/demo").unwrap()];
+    assert_eq!(thing["status"]["size"], 0);
+    f.change("ConfigMap/away", |map| map["data"]["mode"] = json!("x"));
+    assert_eq!(f.settle(), ["apply ConfigMap/away"]);
+    f.change("Thing/demo", |thing| {
+        thing["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    });
+    assert_eq!(f.settle(), ["delete ConfigMap/away", "patch Thing/demo"]);
+}
+
+#[test]
+fn what_a_former_package_made_of_another_kind_is_deleted() {
+    let mut f = Fixture::new(APPLY);
+    want(&mut f, "a", 1);
+    f.settle();
+    let inventory = f.ledger.inventory();
+    // The package of the next process writes no StatefulSets any more, so nobody watches them.
+    let mut next = Fixture::new(APPLY.split("  - name: sets").next().unwrap());
+    next.ledger = Ledger::from_inventory(&inventory).unwrap();
+    let service = f.world.objects[&f.world.find("Service/demo").unwrap()].clone();
+    next.put(service);
+    assert_eq!(next.go(0), ["delete StatefulSet/set-a"]);
+    assert_eq!(next.go(0), [""; 0]);
+    assert!(next.look(0).settled);
+}

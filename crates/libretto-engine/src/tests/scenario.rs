@@ -1,7 +1,15 @@
 //! The scenario runner finds what it is there to find.
 
 use super::*;
+use std::sync::Arc;
+
+use libretto_api::chart::{Charts, NoCharts};
+
 use crate::scenario::run;
+
+fn no_charts() -> Arc<dyn Charts> {
+    Arc::new(NoCharts)
+}
 
 const SETS: &str = r#"
 sense:
@@ -37,7 +45,7 @@ fn files(modifier: &str, tests: &str) -> BTreeMap<String, String> {
 }
 
 fn failures(modifier: &str, tests: &str) -> Vec<String> {
-    run(&files(modifier, tests), None)
+    run(&files(modifier, tests), None, &no_charts())
         .unwrap_or_else(|diagnostics| panic!("{}", render(&diagnostics)))
         .into_iter()
         .flat_map(|report| report.failures)
@@ -85,7 +93,7 @@ fn an_instance_that_is_deleted_leaves_nothing_behind() {
     );
     let tests = "- name: gone\n  steps:\n    - until: settled\n      expect: {applied: {Secret/kept: {}, ConfigMap/owned: {}}}\n    - set: {delete: Thing/demo}\n      until: settled\n      expect: {applied: {Secret/kept: null, ConfigMap/owned: null, Thing/demo: null}}\n";
     files.insert("tests.yaml".to_owned(), tests.to_owned());
-    let reports = run(&files, None).unwrap();
+    let reports = run(&files, None, &no_charts()).unwrap();
     assert_eq!(
         reports[0].failures,
         Vec::<String>::new(),
@@ -159,7 +167,7 @@ fn expectations_that_do_not_hold_show_both_sides() {
 #[test]
 fn mistakes_in_scenarios_have_a_place() {
     let tests = "- name: x\n  given: {cr: {sice: 1}}\n  steps:\n    - set: {explode: Pod/x}\n    - for: soon\n    - expect: {stauts: {}}\n- steps: []\n";
-    let found = run(&files("once: true", tests), None).unwrap_err();
+    let found = run(&files("once: true", tests), None, &no_charts()).unwrap_err();
     assert_eq!(
         render(&found),
         "tests.yaml:2:16: the package declares no field `sice` under crd.fields\n\

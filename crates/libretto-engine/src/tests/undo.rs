@@ -71,6 +71,18 @@ fn a_changed_row_is_done_again_and_taken_back_as_it_was_last() {
 }
 
 #[test]
+fn what_moved_is_taken_back_where_it_is() {
+    let mut f = Fixture::new(&registrations("once: true\non: [name]"));
+    f.row("a", json!({"value": "1"}));
+    f.settle();
+    f.row("a", json!({"value": "2"}));
+    assert_eq!(f.settle(), [""; 0], "not done again");
+    f.restart();
+    f.delete("ConfigMap/a");
+    assert_eq!(f.settle(), ["DELETE http://registry/a?to=2 null", HOLD]);
+}
+
+#[test]
 fn a_deleted_instance_stays_until_everything_is_taken_back() {
     let mut f = Fixture::new(&registrations(""));
     f.row("a", json!({"value": "1"}));

@@ -21,6 +21,7 @@ pub(crate) struct Config {
     /// Image catalogue.
     pub(crate) images: Option<PathBuf>,
     pub(crate) metrics_addr: Option<String>,
+    pub(crate) helm: Option<PathBuf>,
 }
 
 impl Config {

@@ -34,6 +34,7 @@ Examples:
 
 With --scope cluster it takes the instances of all namespaces that ask for a cluster-wide
 operator; the namespace (default: libretto-system) and the packages' definitions are printed too.
+Packages with charts need an image with Helm: `docker build --target with-helm` of deploy/Dockerfile.
 With --scope namespace it takes those of the namespace that do not ask, and needs no right
 outside of it: an administrator applies `libretto package crd NAME` once. Both may run side by side.
 The Helm chart in deploy/libretto installs the same and has more settings.";
@@ -80,9 +81,9 @@ pub struct InstallArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
 
-    /// Image of libretto
-    #[arg(long, value_name = "IMAGE", default_value = concat!("libretto:", env!("CARGO_PKG_VERSION")))]
-    pub image: String,
+    /// Image of libretto [default: libretto:VERSION; libretto-helm:VERSION, which has Helm, for packages with charts]
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +94,7 @@ pub struct UninstallArgs {
 }
 
 pub(crate) fn install(args: &InstallArgs, out: &mut Printer) -> Result<(), CliError> {
-    let objects = objects(&args.place, Some(&args.image))?;
+    let objects = objects(&args.place, Some(args.image.as_deref()))?;
     print(&objects, out)
 }
 
@@ -116,7 +117,7 @@ fn print(objects: &[Value], out: &mut Printer) -> Result<(), CliError> {
 }
 
 /// Everything an installation consists of, in the order in which it can be applied.
-fn objects(place: &PlaceArgs, image: Option<&str>) -> Result<Vec<Value>, CliError> {
+fn objects(place: &PlaceArgs, image: Option<Option<&str>>) -> Result<Vec<Value>, CliError> {
     let namespace = match (&place.namespace, place.scope) {
         (Some(namespace), _) => namespace.as_str(),
         (None, Scope::Cluster) => DEFAULT_NAMESPACE,
@@ -151,12 +152,23 @@ fn objects(place: &PlaceArgs, image: Option<&str>) -> Result<Vec<Value>, CliErro
             .iter()
             .filter_map(|package| package.config_map(namespace)),
     );
+    // Without an image nothing is installed, so none is chosen.
+    let image = image.map(|image| match image {
+        Some(image) => image.to_owned(),
+        None => {
+            let charts = installed
+                .iter()
+                .any(|package| package.compiled.has_charts());
+            let name = if charts { "libretto-helm" } else { "libretto" };
+            format!("{name}:{}", env!("CARGO_PKG_VERSION"))
+        }
+    });
     let template = match place.scope {
         Scope::Cluster => CLUSTER,
         Scope::Namespace => NAMESPACE,
     };
     for mut object in manifest::parse("manifests", template)? {
-        fill(&mut object, namespace, image, &installed);
+        fill(&mut object, namespace, image.as_deref(), &installed);
         objects.push(object);
     }
     Ok(objects)
@@ -192,6 +204,16 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
             if !folders.is_empty() {
                 container["volumeMounts"] = packages.iter().filter_map(Installed::mount).collect();
             }
+            if packages.iter().any(|package| package.compiled.has_charts()) {
+                push(
+                    &mut container["volumeMounts"],
+                    json!({"name": "tmp", "mountPath": "/tmp"}),
+                );
+                let charts =
+                    json!({"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}});
+                push(&mut object["spec"]["template"]["spec"]["volumes"], charts);
+            }
+            let container = &mut object["spec"]["template"]["spec"]["containers"][0];
             if let Some(arguments) = container["args"].as_array_mut() {
                 arguments.retain(|word| !starts(word, "--package="));
                 arguments.extend(packages.iter().map(Installed::argument));
@@ -203,6 +225,14 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
             }
         }
         _ => {}
+    }
+}
+
+/// Where Helm writes charts and values; the root file system cannot be written.
+fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        _ => *list = json!([item]),
     }
 }
 
@@ -366,7 +396,7 @@ spec:
     }
 
     fn rendered(scope: Scope) -> Vec<Value> {
-        objects(&place(scope, Some("x"), &[]), Some("image:1")).unwrap()
+        objects(&place(scope, Some("x"), &[]), Some(Some("image:1"))).unwrap()
     }
 
     fn kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod exec;
 mod get;
+mod helm;
 mod install;
 mod kinds;
 mod logs;

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
 use kube::{core::GroupVersionKind, discovery::ApiResource};
-use libretto_api::object::Gvk;
+use libretto_api::{chart::Charts, object::Gvk};
 use libretto_engine::{
     Compiled,
     scenario::{self, Moment, Report},
@@ -16,8 +18,10 @@ use libretto_engine::{
 use serde_json::{Value, json};
 
 use crate::{
+    charts::AtOnce,
     cli::{
         CliError,
+        helm::HelmArgs,
         print::{Document, Printer, headings, table},
     },
     packages,
@@ -37,6 +41,8 @@ pub enum PackageCommand {
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
     Rbac(PlaceArgs),
+    /// Write a package that is in SREWorks' form (def, deploy, maintain) in today's
+    Convert(ConvertArgs),
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +50,17 @@ pub struct PlaceArgs {
     /// Folder with a package.yaml, or the name of a bundled package
     #[arg(default_value = ".")]
     pub package: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Folder with a file in SREWorks' form
+    #[arg(default_value = ".")]
+    pub package: String,
+
+    /// Write the whole package into this new folder, instead of printing its package.yaml
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +75,9 @@ pub struct TestArgs {
     /// Print each effect of each scenario
     #[arg(long)]
     pub trace: bool,
+
+    #[command(flatten)]
+    pub helm: HelmArgs,
 }
 
 pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), CliError> {
@@ -73,8 +93,9 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
                 package.version()
             ))
         }
-        PackageCommand::Test(args) => test(&args, out),
+        PackageCommand::Test(args) => test(args, out),
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
+        PackageCommand::Convert(args) => convert(&args, out),
         PackageCommand::Rbac(args) => {
             let package = compile(&args.package)?;
             out.document(&cluster_role(&package), Document::Yaml)
@@ -83,7 +104,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
 }
 
 /// The package, with its scenarios read too.
-fn lint(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
+fn lint(place: &str) -> Result<Arc<Compiled>, CliError> {
     let files = packages::files(place).map_err(|error| CliError::failed(error.to_string()))?;
     scenario::check(&files).map_err(|diagnostics| {
         CliError::failed(
@@ -96,7 +117,47 @@ fn lint(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
     })
 }
 
-pub(crate) fn compile(place: &str) -> Result<std::sync::Arc<Compiled>, CliError> {
+fn convert(args: &ConvertArgs, out: &mut Printer) -> Result<(), CliError> {
+    let files =
+        packages::files(&args.package).map_err(|error| CliError::failed(error.to_string()))?;
+    let Some(classic) = libretto_engine::classic_file(&files) else {
+        return Err(CliError::failed(format!(
+            "package {} is in today's form already: it has a package.yaml",
+            args.package
+        )));
+    };
+    let mistakes = |diagnostics| {
+        CliError::failed(
+            packages::PackageError::Mistakes {
+                path: args.package.clone(),
+                diagnostics,
+            }
+            .to_string(),
+        )
+    };
+    let converted = libretto_engine::convert(&files).map_err(mistakes)?;
+    let Some(folder) = &args.output else {
+        return out.text(&converted["package.yaml"]);
+    };
+    if folder.exists() {
+        return Err(CliError::failed(format!("{} exists", folder.display()))
+            .hint("name a folder that is not there yet"));
+    }
+    libretto_engine::load_files(&files).map_err(mistakes)?;
+    for (name, text) in &converted {
+        // An archive was read as a folder, and is written as one.
+        let path = folder.join(name.replace(".tgz/", "/"));
+        let written = std::fs::create_dir_all(path.parent().unwrap_or(folder))
+            .and_then(|()| std::fs::write(&path, text));
+        written.map_err(|error| CliError::failed(format!("write {}: {error}", path.display())))?;
+    }
+    out.line(&format!(
+        "{} is {classic} in today's form",
+        folder.join("package.yaml").display()
+    ))
+}
+
+pub(crate) fn compile(place: &str) -> Result<Arc<Compiled>, CliError> {
     let mut loaded =
         packages::load(&[place.to_owned()]).map_err(|error| CliError::failed(error.to_string()))?;
     Ok(loaded.remove(0))
@@ -117,12 +178,13 @@ fn list(out: &mut Printer) -> Result<(), CliError> {
     out.text(&table(&headings(&["NAME", "VERSION", "KIND"]), &rows))
 }
 
-fn test(args: &TestArgs, out: &mut Printer) -> Result<(), CliError> {
+fn test(args: TestArgs, out: &mut Printer) -> Result<(), CliError> {
     let files =
         packages::files(&args.package).map_err(|error| CliError::failed(error.to_string()))?;
     let mut started = Instant::now();
     let mut printed = Ok(());
-    let reports = scenario::run_watched(&files, args.filter.as_deref(), &mut |moment| {
+    let charts: Arc<dyn Charts> = Arc::new(AtOnce::new(&args.helm.program(None)));
+    let reports = scenario::run_watched(&files, args.filter.as_deref(), &charts, &mut |moment| {
         match moment {
             Moment::Begins(name) => {
                 started = Instant::now();

@@ -13,6 +13,7 @@ use crate::{
         CliError,
         config::Config,
         connect::{self, ClusterArgs},
+        helm::HelmArgs,
     },
     packages,
     runtime::{Options, Runtime},
@@ -68,6 +69,9 @@ pub struct RunArgs {
     pub no_install: bool,
 
     #[command(flatten)]
+    pub helm: HelmArgs,
+
+    #[command(flatten)]
     pub cluster: ClusterArgs,
 }
 
@@ -93,6 +97,7 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         },
         namespace: args.namespace,
         install: !args.no_install,
+        helm: args.helm.program(config.helm),
         loopback: false,
     };
     let starting = Runtime::start(client, options);

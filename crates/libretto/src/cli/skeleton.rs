@@ -137,7 +137,9 @@ mod tests {
             .map(|(name, text)| (name.to_owned(), text))
             .filter(|(name, _)| name != EXAMPLE)
             .collect();
-        let reports = libretto_engine::scenario::run(&files, None).unwrap();
+        let charts: std::sync::Arc<dyn libretto_api::chart::Charts> =
+            std::sync::Arc::new(libretto_api::chart::NoCharts);
+        let reports = libretto_engine::scenario::run(&files, None, &charts).unwrap();
         assert_eq!(reports.len(), 3);
         for report in reports {
             assert!(report.failures.is_empty(), "{report:?}");

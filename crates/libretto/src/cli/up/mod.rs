@@ -16,6 +16,7 @@ use crate::{
     cli::{
         CliError, block_on,
         config::{Config, default_data_dir},
+        helm::HelmArgs,
         log_to_stderr, run,
     },
     packages,
@@ -102,6 +103,9 @@ pub struct UpArgs {
         hide_env_values = true
     )]
     pub metrics_addr: Option<String>,
+
+    #[command(flatten)]
+    pub helm: HelmArgs,
 }
 
 /// How pods are run.
@@ -139,6 +143,7 @@ pub(crate) struct Settings {
     pub(crate) packages: Vec<String>,
     pub(crate) images: Option<PathBuf>,
     pub(crate) metrics_addr: Option<String>,
+    pub(crate) helm: PathBuf,
 }
 
 impl Settings {
@@ -153,6 +158,7 @@ impl Settings {
             packages,
             images,
             metrics_addr,
+            helm,
         } = args;
         let timeout = timeout.or(config.timeout).unwrap_or(DEFAULT_TIMEOUT);
         Self {
@@ -171,6 +177,7 @@ impl Settings {
             },
             images: images.or(config.images),
             metrics_addr: metrics_addr.or(config.metrics_addr),
+            helm: helm.program(config.helm),
         }
     }
 }

@@ -175,6 +175,7 @@ async fn inside(
         scope: ScopeMode::Any,
         namespace: None,
         install: true,
+        helm: settings.helm.clone(),
         loopback: true,
     };
     let starting = Runtime::start(local.client.clone(), options);
