@@ -120,7 +120,10 @@ impl Installation {
             .ok()?;
             text += "\n---\n";
         }
-        text += &Output::of(&mut command)?.ok()?;
+        // The image may have been built again under the same name.
+        text += &Output::of(&mut command)?
+            .ok()?
+            .replace("imagePullPolicy: IfNotPresent", "imagePullPolicy: Always");
         fs::write(&manifests, text)?;
         self.run(
             "kubectl",
