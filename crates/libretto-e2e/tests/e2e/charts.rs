@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Service},
     networking::v1::Ingress,
 };
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use libretto_e2e::{Step, cluster::Cluster, wait};
 use serde_json::{Value, json};
 
@@ -214,6 +214,14 @@ fn inside(cluster: &Cluster, script: &str) -> Step<String> {
         .ok()
 }
 
+async fn names<K>(objects: &Api<K>) -> Step<Vec<String>>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let list = objects.list(&ListParams::default()).await?;
+    Ok(list.items.iter().map(ResourceExt::name_any).collect())
+}
+
 /// Nothing of the instance is left.
 async fn gone(client: &Client) -> Step {
     let services: Api<Service> = Api::default_namespaced(client.clone());
@@ -221,48 +229,15 @@ async fn gone(client: &Client) -> Step {
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let ingresses: Api<Ingress> = Api::default_namespaced(client.clone());
     wait::until("everything is gone", PATIENCE, || async {
-        let ours = ListParams::default();
-        let mut left = Vec::new();
-        left.extend(
-            services
-                .list(&ours)
-                .await?
-                .items
-                .into_iter()
-                .map(|it| it.metadata),
-        );
-        left.extend(
-            deployments
-                .list(&ours)
-                .await?
-                .items
-                .into_iter()
-                .map(|it| it.metadata),
-        );
-        left.extend(
-            maps.list(&ours)
-                .await?
-                .items
-                .into_iter()
-                .map(|it| it.metadata),
-        );
-        left.extend(
-            ingresses
-                .list(&ours)
-                .await?
-                .items
-                .into_iter()
-                .map(|it| it.metadata),
-        );
-        let names: Vec<String> = left
-            .into_iter()
-            .filter_map(|metadata| metadata.name)
-            .filter(|name| name.starts_with("sample"))
-            .collect();
-        if names.is_empty() {
+        let mut left = names(&services).await?;
+        left.extend(names(&deployments).await?);
+        left.extend(names(&maps).await?);
+        left.extend(names(&ingresses).await?);
+        left.retain(|name| name.starts_with("sample"));
+        if left.is_empty() {
             Ok(())
         } else {
-            Err(names.join(", ").into())
+            Err(left.join(", ").into())
         }
     })
     .await?;
