@@ -132,7 +132,9 @@ fn scenarios(
         .args(["test", "--package", "libretto-e2e"])
         .args(targets.iter().flat_map(|target| ["--test", target]))
         .env("LIBRETTO_BIN", binary)
-        .env("LIBRETTO_TOOLS", tools);
+        .env("LIBRETTO_TOOLS", tools)
+        // A failed scenario tells its story in its message; frames of the runtime would push it out of sight.
+        .env("RUST_BACKTRACE", "0");
     place(&mut command);
     if let Some(name) = scenario {
         command.args(["--", name, "--nocapture"]);

@@ -36,8 +36,9 @@ impl Traffic {
             .count() as u64
     }
 
-    /// Requests that were not granted; what the server failed at is not among them. Part of the protocol are conflicts, finding nothing, and being asked to come back later (429); an
-    /// API server that has just started also answers before it has read the roles, and says so. Everything else is a defect.
+    /// Requests that were not granted; what the server failed at is not among them. Part of the protocol are conflicts, finding
+    /// nothing, and being asked to come back later (429). An API server that has just started answers before it has read the roles and
+    /// who has them, and refuses what it granted before. Everything else is a defect.
     pub fn refused(&self) -> Vec<String> {
         self.requests
             .iter()
@@ -45,19 +46,33 @@ impl Traffic {
                 let code = request["responseStatus"]["code"]
                     .as_u64()
                     .unwrap_or_default();
-                let message = request["responseStatus"]["message"].as_str();
-                let starting = message.is_some_and(|message| {
-                    message.contains("RBAC: ") && message.ends_with(" not found")
-                });
                 match code {
                     409 | 429 => false,
                     404 => request["verb"] != "get",
-                    403 => !starting,
+                    403 => !self.granted_before(request),
                     _ => (400..500).contains(&code),
                 }
             })
             .map(describe)
             .collect()
+    }
+
+    /// Nobody takes rights away here, so what was granted once is refused only by a server that is starting.
+    fn granted_before(&self, refused: &Value) -> bool {
+        let right = |request: &Value| {
+            let about = &request["objectRef"];
+            ["apiGroup", "resource", "subresource", "namespace"]
+                .map(|part| about[part].as_str().unwrap_or_default().to_owned())
+        };
+        self.requests.iter().any(|request| {
+            let code = request["responseStatus"]["code"].as_u64();
+            code.is_some_and(|code| code < 300)
+                // Times of this format compare as text.
+                && request["requestReceivedTimestamp"].as_str()
+                    < refused["requestReceivedTimestamp"].as_str()
+                && request["verb"] == refused["verb"]
+                && right(request) == right(refused)
+        })
     }
 
     /// Writes that changed nothing. A resourceVersion counts all changes of the cluster: an answer whose number is not above one that
@@ -190,5 +205,24 @@ mod tests {
             ],
         };
         assert_eq!(traffic.refused().len(), 2);
+    }
+
+    #[test]
+    fn what_was_granted_before_is_refused_by_a_starting_server_only() {
+        let (first, later) = ("2026-01-01T00:00:01.0Z", "2026-01-01T00:00:02.0Z");
+        let about = |resource: &str, request: Value| {
+            let mut request = request;
+            request["objectRef"] = json!({"resource": resource, "namespace": "ns"});
+            request
+        };
+        let traffic = Traffic {
+            requests: vec![
+                about("pods", request("watch", later, later, 403, "")),
+                about("pods", request("watch", first, first, 200, "")),
+                about("pods", request("list", later, later, 403, "")),
+                about("secrets", request("watch", later, later, 403, "")),
+            ],
+        };
+        assert_eq!(traffic.refused().len(), 2, "{:?}", traffic.refused());
     }
 }

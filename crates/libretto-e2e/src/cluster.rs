@@ -197,8 +197,12 @@ impl Cluster {
             Backend::Embedded(program) => program.log_tail(),
             Backend::Kubernetes(installation) => installation.log_tail(),
         };
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+        // What waits is told again and again, and hides what was done.
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.contains("rule not evaluated"))
+            .collect();
+        let tail = lines[lines.len().saturating_sub(40)..].join("\n");
         format!("--- last lines of libretto ---\n{tail}")
     }
 }
