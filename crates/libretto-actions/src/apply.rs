@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     failed,
     kube::{Kube, object_ref},
+    made,
     secret::Resolver,
 };
 
@@ -25,6 +26,7 @@ pub(crate) async fn apply(
 ) -> Result<Outcome, Failure> {
     let target = object_ref(object)?;
     let instance = resolver.instance();
+    let object = &made::fill(kube, resolver, &target, object).await?;
     let body = resolver.object(object).await?;
     let mut params = PatchParams::apply(&field_manager(&instance.package));
     if ours {

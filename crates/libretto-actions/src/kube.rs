@@ -232,7 +232,7 @@ impl Kube {
     }
 
     /// Path of a kind's collection, and the name of the object in it.
-    async fn collection(&self, object: &ObjectRef) -> Result<String, CallError> {
+    pub(crate) async fn collection(&self, object: &ObjectRef) -> Result<String, CallError> {
         let resource = self.resource(&object.gvk).await?;
         Ok(collection_path(&resource, &object.namespace))
     }

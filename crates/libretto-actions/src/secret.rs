@@ -15,6 +15,9 @@ use serde_json::Value;
 
 use crate::failed;
 
+/// What is said of a made value that does not stand where it would be kept.
+pub const MISPLACED: &str = "random() is for whole values of an applied Secret's stringData; elsewhere refer to it by secret(name, key)";
+
 /// Knows the values behind handles.
 pub trait SecretSource: Send + Sync {
     /// The value of one handle, as seen by `instance`. A missing Secret, key or field is a [`FailureKind::SecretMissing`]
@@ -126,7 +129,7 @@ impl<'a> Resolver<'a> {
         message
     }
 
-    fn reveal(&self, value: String) {
+    pub(crate) fn reveal(&self, value: String) {
         let mut revealed = self
             .revealed
             .lock()

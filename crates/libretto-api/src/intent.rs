@@ -53,6 +53,14 @@ pub enum Effect {
     Redis(RedisCall),
     /// Sends one request to an HTTP server.
     Http(HttpCall),
+    /// Runs a command in a container.
+    Exec(ExecCall),
+    /// Sets the number of replicas, through the subresource `scale`.
+    Scale { object: ObjectRef, replicas: u32 },
+    /// Has a workload replace its pods by its own rules, as `kubectl rollout restart` does.
+    Restart { object: ObjectRef },
+    /// Asks for a pod's eviction, which disruption budgets may refuse; with `uid`, only of that incarnation.
+    Evict { pod: ObjectRef, uid: Option<String> },
     /// Writes the instance's inventory object.
     Inventory { inventory: Value },
 }
@@ -120,6 +128,24 @@ pub enum HttpBody {
     Json(Value),
 }
 
+/// A command in a container of a pod of the instance's namespace. Strings may hold secret handles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecCall {
+    pub pod: String,
+    /// Absent: the pod's only container, or the one its annotation `kubectl.kubernetes.io/default-container` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Program and arguments; no shell is between.
+    pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Exit codes that count as success; empty means 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ok: Vec<u8>,
+    /// For everything, from the connection to the command's end.
+    pub timeout_ms: u64,
+}
+
 /// What a probe asks. Its answer is a JSON value that the table's columns are read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Probe {
@@ -136,6 +162,38 @@ pub enum Probe {
     /// The answer is `{"status": 200, "body": …}`, the body as JSON when it is JSON, else as text (at most 1 MiB). Any status is an
     /// answer.
     Http(HttpCall),
+    /// The answer is `{"code": 0, "stdout": …, "stderr": "…"}`, standard output as JSON when it is a JSON object or list, else as text
+    /// (at most 64 KiB of either). Any exit code is an answer.
+    Exec(ExecCall),
+    /// The answer is `{"addresses": ["10.1.2.3", …]}`, sorted.
+    Dns { name: String, timeout_ms: u64 },
+    /// What a Prometheus endpoint or server tells. Each series is an object of its labels and `value`.
+    Prometheus { page: HttpCall, read: Series },
+}
+
+/// How a Prometheus page is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Series {
+    /// The text format of an endpoint: the answer is an object by metric, each a list of its series. When not empty, only these metrics.
+    Scrape { only: Vec<String> },
+    /// A server's answer to an instant query: the answer is `{"series": […]}`.
+    Query,
+}
+
+/// Something that somebody should know of, for as long as it is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The rule and the row it is about.
+    pub rule: String,
+    pub key: String,
+    /// `info`, `warning` or `critical`.
+    pub severity: String,
+    pub summary: String,
+    pub description: Option<String>,
+    /// The package's own labels.
+    pub labels: Vec<(String, String)>,
+    /// Since when the row has been there.
+    pub since: Millis,
 }
 
 /// What came of an intent.

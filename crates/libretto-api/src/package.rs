@@ -22,17 +22,15 @@ pub const TESTS_FILE: &str = "tests.yaml";
 pub const RESERVED_TABLES: &[&str] = &["cr", "clock", "objects"];
 
 /// Verbs a rule may have, one each.
-pub const VERBS: &[&str] = &["apply", "patch", "helm", "call", "status", "metric"];
+pub const VERBS: &[&str] = &[
+    "apply", "patch", "helm", "call", "alert", "status", "metric",
+];
 
 /// Verbs and keywords of the language's design that this version does not have yet.
 pub const NOT_YET: &[&str] = &[
-    "ready",
-    "schedule",
-    "alert",
     "json",
     "parameters",
     "layers",
-    "random",
     "import",
     "export",
     "versions",
@@ -42,25 +40,25 @@ pub const NOT_YET: &[&str] = &[
 ];
 
 /// Actions of `call:`.
-pub const CALLS: &[&str] = &["redis", "http", "kube.delete", "event"];
-
-/// Actions of the design that this version does not have yet.
-pub const CALLS_NOT_YET: &[&str] = &[
-    "sql",
+pub const CALLS: &[&str] = &[
+    "redis",
+    "http",
     "exec",
-    "job",
-    "zookeeper",
-    "nft",
-    "kube.restart",
+    "kube.delete",
     "kube.scale",
+    "kube.restart",
     "kube.evict",
+    "event",
 ];
 
+/// Actions of the design that this version does not have yet.
+pub const CALLS_NOT_YET: &[&str] = &["sql", "job", "zookeeper", "nft"];
+
 /// Probes of `probe:`.
-pub const PROBES: &[&str] = &["redis", "tcp", "http"];
+pub const PROBES: &[&str] = &["redis", "tcp", "http", "exec", "dns", "prometheus"];
 
 /// Probes of the design that this version does not have yet.
-pub const PROBES_NOT_YET: &[&str] = &["sql", "exec", "dns", "prometheus", "zookeeper"];
+pub const PROBES_NOT_YET: &[&str] = &["sql", "zookeeper"];
 
 /// What stands beside a rule's verb.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,3 +21,8 @@ pub const REASON_NOT_READY: &str = "NotReady";
 pub const REASON_KIND_NOT_SERVED: &str = "KindNotServed";
 /// A query or template of the package failed for this instance.
 pub const REASON_RULE_FAILED: &str = "RuleFailed";
+
+/// The instance is left as it is, because somebody asked for it.
+pub const REASON_PAUSED: &str = "Paused";
+/// The instance has no replicas, because somebody asked for it.
+pub const REASON_STOPPED: &str = "Stopped";

@@ -18,6 +18,53 @@ pub enum SecretHandle {
     /// `secret:field:<field>:<digest>`; the digest (first 16 hex digits of a SHA-256 salted with the instance's uid)
     /// makes a changed value a changed row without telling what it is.
     Field { field: String, digest: String },
+    /// A value that is made when the Secret that it stands in is first written, and kept from then on. Text:
+    /// `secret:made:<letters>:<length>`.
+    Made { letters: Letters, length: u16 },
+}
+
+/// What a made value consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Letters {
+    /// `A-Z a-z 0-9`: about 6 bits each, and safe in every configuration file and URL.
+    Alnum,
+    /// `0-9 a-f`.
+    Hex,
+    /// `0-9`.
+    Digits,
+}
+
+impl Letters {
+    /// Every kind, by its name.
+    pub const ALL: &[(&str, Self)] = &[
+        ("alnum", Self::Alnum),
+        ("hex", Self::Hex),
+        ("digits", Self::Digits),
+    ];
+
+    /// The letters themselves.
+    pub fn all(self) -> &'static [u8] {
+        match self {
+            Self::Alnum => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            Self::Hex => b"0123456789abcdef",
+            Self::Digits => b"0123456789",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(_, letters)| *letters == self)
+            .map_or("", |(name, _)| name)
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, letters)| *letters)
+    }
 }
 
 impl SecretHandle {
@@ -26,6 +73,9 @@ impl SecretHandle {
         match self {
             Self::Key { name, key } => format!("{MARK}secret:key:{name}:{key}{MARK}"),
             Self::Field { field, digest } => format!("{MARK}secret:field:{field}:{digest}{MARK}"),
+            Self::Made { letters, length } => {
+                format!("{MARK}secret:made:{}:{length}{MARK}", letters.name())
+            }
         }
     }
 
@@ -45,6 +95,18 @@ impl SecretHandle {
                 field: first.to_owned(),
                 digest: second.to_owned(),
             }),
+            "made" => Some(Self::Made {
+                letters: Letters::named(first)?,
+                length: second.parse().ok()?,
+            }),
+            _ => None,
+        }
+    }
+
+    /// What to make, when the text is nothing but the handle of a made value.
+    pub fn made(text: &str) -> Option<(Letters, u16)> {
+        match pieces(text).as_slice() {
+            [Piece::Handle(Self::Made { letters, length })] => Some((*letters, *length)),
             _ => None,
         }
     }
@@ -105,6 +167,20 @@ mod tests {
             ]
         );
         assert_eq!(redact(&text), "redis://:***@host");
+    }
+
+    #[test]
+    fn a_made_value_stands_alone() {
+        for (name, letters) in Letters::ALL {
+            let handle = SecretHandle::Made {
+                letters: *letters,
+                length: 24,
+            };
+            assert!(handle.text().contains(name));
+            assert_eq!(SecretHandle::made(&handle.text()), Some((*letters, 24)));
+            assert_eq!(SecretHandle::made(&format!("x{}", handle.text())), None);
+        }
+        assert_eq!(SecretHandle::made("plain"), None);
     }
 
     #[test]

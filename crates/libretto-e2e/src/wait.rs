@@ -34,3 +34,19 @@ where
         tokio::time::sleep(LOOK).await;
     }
 }
+
+/// Looks again and again for as long as `span`, and fails as soon as `look` says yes.
+pub async fn never<F, Fut>(what: &str, span: Duration, mut look: F) -> Step
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Step<bool>>,
+{
+    let started = Instant::now();
+    while started.elapsed() < span {
+        if look().await? {
+            return Err(Failure::from(format!("{what}, and should not")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}

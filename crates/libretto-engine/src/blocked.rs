@@ -39,6 +39,7 @@ impl Engine {
                 .collect(),
             wake_at: None,
             metrics: Vec::new(),
+            alerts: Vec::new(),
             settled: false,
             rules: Vec::new(),
         };

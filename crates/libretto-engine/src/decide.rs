@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use libretto_api::{
-    intent::{Effect, Failure, Intent, Millis},
+    intent::{Alert, Effect, Failure, Intent, Millis},
     object::ObjectRef,
 };
 use libretto_mirror::{canonical_json, digest};
@@ -16,6 +16,7 @@ use crate::{
     items::{Item, RuleItems},
     ledger::{Applied, EVENTS, FINALIZER, INVENTORY, Row, UNDO, object_id},
     plan::{ProbeTarget, RowState, RowView, RuleView},
+    schedule::Schedule,
 };
 
 /// A plan in the making.
@@ -31,6 +32,7 @@ pub(crate) struct Decision<'a> {
     /// Something could not be computed.
     pub(crate) broken: bool,
     pub(crate) views: BTreeMap<String, Vec<RowView>>,
+    pub(crate) alerts: Vec<Alert>,
     /// Some rule has something to do at the instance's deletion, and has not done it.
     acts_at_deletion: bool,
     /// Rules whose rows are not known.
@@ -47,8 +49,10 @@ enum Leaving {
 #[derive(Debug, Clone, PartialEq)]
 enum Stand {
     Done,
-    /// Applied, and not ready yet.
-    NotReady,
+    /// Done for this time; the next is then.
+    Until(Millis),
+    /// Applied, and not ready yet; why, if the package says.
+    NotReady(String),
     Act,
     /// Not until then.
     Wait(Millis, String),
@@ -56,6 +60,13 @@ enum Stand {
     Backoff(Millis, Failure),
     /// Until something changes in the cluster.
     Blocked(String),
+}
+
+impl Stand {
+    /// Nothing is left to do that could be done now.
+    fn settled(&self) -> bool {
+        matches!(self, Self::Done | Self::Until(_))
+    }
 }
 
 pub(crate) fn decide<'a>(
@@ -76,6 +87,7 @@ pub(crate) fn decide<'a>(
         failing: Vec::new(),
         broken: rules.iter().any(|rule| rule.failure.is_some()),
         views: BTreeMap::new(),
+        alerts: Vec::new(),
         acts_at_deletion: false,
         unknown: rules
             .iter()
@@ -83,28 +95,30 @@ pub(crate) fn decide<'a>(
             .map(|rule| rule.rule.name.clone())
             .collect(),
     };
+    if pass.controls.paused {
+        decision.leave_alone(rules);
+        return decision;
+    }
     decision.forget(rules);
     let stands: Vec<Vec<Stand>> = rules
         .iter()
         .map(|rule| {
             rule.items
                 .iter()
-                .map(|item| decision.stand(rule.rule, item))
+                .map(|item| decision.stand(rule, item))
                 .collect()
         })
         .collect();
     decision.acts_at_deletion = rules.iter().zip(&stands).any(|(rule, stands)| {
         rule.rule.at_deletion
-            && (!pass.deleting
-                || rule.unknown()
-                || stands.iter().any(|stand| *stand != Stand::Done))
+            && (!pass.deleting || rule.unknown() || stands.iter().any(|stand| !stand.settled()))
     });
     let unsettled: BTreeSet<&str> = rules
         .iter()
         .zip(&stands)
         .filter(|(rule, stands)| {
             let rows_must_vanish = rule.rule.modifiers.repeat_ms.is_some() && !stands.is_empty();
-            rule.unknown() || rows_must_vanish || stands.iter().any(|stand| *stand != Stand::Done)
+            rule.unknown() || rows_must_vanish || stands.iter().any(|stand| !stand.settled())
         })
         .map(|(rule, _)| rule.rule.name.as_str())
         .collect();
@@ -122,6 +136,19 @@ impl Decision<'_> {
     /// Asks to be woken then, if nothing earlier was asked for.
     pub(crate) fn wake(&mut self, at: Millis) {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Shows what is wanted, and does none of it.
+    fn leave_alone(&mut self, rules: &[RuleItems<'_>]) {
+        for rule in rules {
+            let rows = rule.items.iter().map(|item| RowView {
+                key: item.key.clone(),
+                columns: item.columns.clone(),
+                state: RowState::Waiting,
+                note: "the instance is paused".to_owned(),
+            });
+            self.views.insert(rule.rule.name.clone(), rows.collect());
+        }
     }
 
     /// Drops what is remembered of rows that left, and starts rows anew that changed.
@@ -171,10 +198,15 @@ impl Decision<'_> {
         }
     }
 
-    fn stand(&mut self, rule: &Rule, item: &Item) -> Stand {
+    fn stand(&mut self, items: &RuleItems<'_>, item: &Item) -> Stand {
         let now = self.pass.now;
+        let rule = items.rule;
         if let Some(object) = &item.object {
-            if let Some(stand) = self.stand_of_object(rule, item, object) {
+            if let Some(stand) = self.stand_of_object(items, item, object) {
+                return stand;
+            }
+        } else if let Some(schedule) = &rule.schedule {
+            if let Some(stand) = self.stand_of_time(rule, schedule, item) {
                 return stand;
             }
         } else {
@@ -198,6 +230,7 @@ impl Decision<'_> {
             };
         }
         if item.object.is_none()
+            && rule.schedule.is_none()
             && let Some(done_at) = row.done_at
         {
             let Some(repeat) = rule.modifiers.repeat_ms else {
@@ -221,8 +254,30 @@ impl Decision<'_> {
         Stand::Act
     }
 
+    /// How a scheduled call stands; `None` when its time has come. Times that passed while nobody was there are made up for once.
+    fn stand_of_time(&mut self, rule: &Rule, schedule: &Schedule, item: &Item) -> Option<Stand> {
+        let now = self.pass.now;
+        let done = self.ledger.once.entry(rule.name.clone()).or_default();
+        let done = done
+            .entry(item.key.clone())
+            // What is seen for the first time has missed nothing.
+            .or_insert_with(|| now.to_string());
+        let done: Millis = done.parse().unwrap_or(now);
+        if let Some(last) = schedule.before(now).filter(|last| *last > done) {
+            self.ledger.row_mut(&rule.name, &item.key).due = Some(last);
+            return None;
+        }
+        Some(schedule.after(now).map_or(Stand::Done, Stand::Until))
+    }
+
     /// How an applied or patched object stands; `None` when it must be written.
-    fn stand_of_object(&mut self, rule: &Rule, item: &Item, object: &ObjectRef) -> Option<Stand> {
+    fn stand_of_object(
+        &mut self,
+        items: &RuleItems<'_>,
+        item: &Item,
+        object: &ObjectRef,
+    ) -> Option<Stand> {
+        let rule = items.rule;
         let live = self.pass.snapshot.object(object);
         let patch = matches!(rule.action, Action::Patch(_));
         if let Some(applied) = self.ledger.applied.get_mut(&object_id(object)) {
@@ -249,12 +304,16 @@ impl Decision<'_> {
                 let as_left =
                     rule.modifiers.keep_drift || applied.held.as_deref() == Some(&live.held);
                 if as_left && applied.uid.as_deref() == Some(&live.uid) {
+                    let ready = match &items.ready {
+                        // What the package wants to see of a server, nobody sees of a stopped one.
+                        Some(ready) if !self.pass.controls.stopped => ready.of(object),
+                        _ if live.ready || patch => Ok(()),
+                        _ => Err(String::new()),
+                    };
                     return Some(if live.deleting && !patch {
                         Stand::Blocked(format!("{object} is being deleted"))
-                    } else if live.ready || patch {
-                        Stand::Done
                     } else {
-                        Stand::NotReady
+                        ready.map_or_else(Stand::NotReady, |()| Stand::Done)
                     });
                 }
             }
@@ -272,6 +331,7 @@ impl Decision<'_> {
             items,
             failure,
             blind,
+            ready: _,
         } = rule;
         if let Some(what) = blind {
             self.work.push(format!("{}: waits for {what}", rule.name));
@@ -287,7 +347,7 @@ impl Decision<'_> {
             .find(|name| unsettled.contains(name.as_str()));
         let under_way = stands
             .iter()
-            .filter(|stand| matches!(stand, Stand::NotReady))
+            .filter(|stand| matches!(stand, Stand::NotReady(_)))
             .count();
         let mut room = rule
             .modifiers
@@ -296,21 +356,36 @@ impl Decision<'_> {
         let wave = items
             .iter()
             .zip(&stands)
-            .filter(|(_, stand)| **stand != Stand::Done)
+            .filter(|(_, stand)| !stand.settled())
             .map(|(item, _)| item.wave)
             .min();
         let (mut open, mut not_ready, mut failed) = (0_usize, Vec::new(), 0_usize);
         let mut views = Vec::new();
         for (item, stand) in items.iter().zip(stands) {
             let (state, note) = match stand {
+                // What is not yet worth an alert is no work either.
+                Stand::Wait(at, note) if item.alert.is_some() => {
+                    self.wake(at);
+                    (RowState::Waiting, note)
+                }
                 Stand::Done => {
                     self.remember_way_back(rule, item);
                     (RowState::Done, String::new())
                 }
-                Stand::NotReady => {
+                Stand::Until(at) => {
+                    self.wake(at);
+                    let next = crate::status::timestamp(at);
+                    (RowState::Done, format!("next at {next}"))
+                }
+                Stand::NotReady(why) => {
                     let object = item.object.as_ref().map(ToString::to_string);
                     not_ready.extend(object);
-                    (RowState::Waiting, "applied; not ready yet".to_owned())
+                    let why = if why.is_empty() {
+                        why
+                    } else {
+                        format!(": {why}")
+                    };
+                    (RowState::Waiting, format!("applied; not ready yet{why}"))
                 }
                 Stand::Act => {
                     open += 1;
@@ -350,6 +425,18 @@ impl Decision<'_> {
                     (RowState::Waiting, note)
                 }
             };
+            if state != RowState::Waiting
+                && let Some(alert) = &item.alert
+            {
+                let since = self
+                    .ledger
+                    .row(&rule.name, &item.key)
+                    .map_or(self.pass.now, |row| row.since);
+                self.alerts.push(Alert {
+                    since,
+                    ..alert.clone()
+                });
+            }
             // A row that is tried again is still one that failed.
             if state == RowState::Acting
                 && let Some(failure) = self
@@ -766,6 +853,7 @@ impl Decision<'_> {
             failing,
             broken,
             mut views,
+            alerts,
             acts_at_deletion: _,
             unknown: _,
         } = self;
@@ -796,6 +884,7 @@ impl Decision<'_> {
             probes_kept,
             wake_at,
             metrics,
+            alerts,
             rules: shown,
         }
     }

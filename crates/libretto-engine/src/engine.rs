@@ -13,8 +13,8 @@ use libretto_api::{chart::Charts, intent::Millis};
 use libretto_mirror::{Answer, Limits, Sheet, Snapshot};
 
 use crate::{
-    Compiled, Ledger, Plan, Sample, compile::Query, decide, items, ledger::BLOCKED,
-    plan::ProbeTarget, recall::Recall, status, template::Context,
+    Compiled, Ledger, Plan, Sample, compile::Query, controls::Controls, decide, items,
+    ledger::BLOCKED, plan::ProbeTarget, recall::Recall, status, template::Context,
 };
 
 /// A compiled package with a working set of its own. What it says depends only on what it is asked; it remembers what it worked
@@ -38,6 +38,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) recall: &'a RefCell<Recall>,
     pub(crate) charts: &'a dyn Charts,
     pub(crate) deleting: bool,
+    pub(crate) controls: Controls,
     /// Why views have no rows, by name.
     pub(crate) failed: BTreeMap<String, String>,
 }
@@ -103,6 +104,7 @@ impl Engine {
             .filter_map(|rule| Some((rule.rule.name.clone(), rule.failure.clone()?)))
             .collect();
         failures.extend(probe_failures);
+        failures.extend(overrides(&pass, &rules));
         failures.extend(metric_failures);
         status::conclude(&pass, &mut decision, &failures, &unanswered);
         if let Some(period) = self.package.clock
@@ -152,7 +154,11 @@ impl Engine {
                 );
             }
         }
-        let cr = self.recall.borrow_mut().about(&self.package, snapshot);
+        let controls = Controls::of(snapshot);
+        let cr = self
+            .recall
+            .borrow_mut()
+            .about(&self.package, snapshot, &controls);
         Pass {
             recall: &self.recall,
             charts: self.charts.as_ref(),
@@ -161,6 +167,7 @@ impl Engine {
             snapshot,
             now,
             cr,
+            controls,
             deleting: snapshot.cr("deleting").is_true(),
             failed,
         }
@@ -168,6 +175,39 @@ impl Engine {
 }
 
 type Failures = Vec<(String, String)>;
+
+/// What is wrong with the instance's overrides.
+fn overrides(pass: &Pass<'_>, rules: &[items::RuleItems<'_>]) -> Failures {
+    let mut wrong: Vec<String> = pass.controls.problem.iter().cloned().collect();
+    let known = !pass.deleting && !rules.iter().any(items::RuleItems::unknown);
+    let objects: Vec<_> = rules
+        .iter()
+        .flat_map(|rule| rule.items.iter())
+        .filter_map(|item| item.object.as_ref())
+        .collect();
+    for wanted in &pass.controls.overrides {
+        let found = objects
+            .iter()
+            .any(|object| wanted.fits(&object.gvk.kind, &object.name));
+        // Most likely a slip: what is overridden nowhere would be missed by nobody.
+        if known && !found {
+            let name = wanted.name.as_deref().unwrap_or("any name");
+            let there: BTreeSet<String> = objects
+                .iter()
+                .map(|object| format!("{}/{}", object.gvk.kind, object.name))
+                .collect();
+            wrong.push(format!(
+                "no object of kind {} with {name}; there are: {}",
+                wanted.kind,
+                Vec::from_iter(there).join(", ")
+            ));
+        }
+    }
+    wrong
+        .into_iter()
+        .map(|problem| ("overrides".to_owned(), problem))
+        .collect()
+}
 
 /// What to ask, which tables' targets are unknown, and why.
 fn probe_targets(pass: &Pass<'_>) -> (Vec<ProbeTarget>, Vec<String>, Failures) {

@@ -9,20 +9,26 @@ use std::{
 };
 
 use libretto_api::{
-    intent::{Effect, EventKind, HttpBody, HttpCall, Probe, RedisCall, RedisCommand},
-    object::{INSTANCE_LABEL, ObjectRef, PACKAGE_LABEL},
+    intent::{
+        Alert, Effect, EventKind, ExecCall, HttpBody, HttpCall, Millis, Probe, RedisCall,
+        RedisCommand, Series,
+    },
+    object::{Gvk, INSTANCE_LABEL, ObjectRef, PACKAGE_LABEL},
+    secret::{Piece, SecretHandle, pieces},
 };
-use libretto_mirror::{Answer, Datum, ResultColumn, Rows, canonical_json, digest};
+use libretto_mirror::{Answer, ColumnPath, Datum, ResultColumn, Rows, canonical_json, digest};
 use serde_json::{Map, Value, json};
 
 use crate::{
     compile::{
-        Action, Ask, BodyTemplate, Document, EventTemplate, HttpTemplate, ProbeSpec, RedisTemplate,
-        Rule,
+        Action, AlertTemplate, Ask, BodyTemplate, Document, EventTemplate, ExecTemplate,
+        HttpTemplate, ProbeSpec, PrometheusTemplate, RedisTemplate, Rule,
     },
+    controls,
     engine::Pass,
     ledger::{PendingEvent, object_id, reference},
     plan::ProbeTarget,
+    schedule::Schedule,
     template::{self, Context, Tree, scalar_text, truthy},
 };
 
@@ -35,6 +41,43 @@ pub(crate) struct RuleItems<'a> {
     /// What the rule waits for before its rows can be known (first answers of a probe, a chart's rendering); nothing of the rule is
     /// touched then either.
     pub(crate) blind: Option<String>,
+    /// What the package says about its objects being ready, in the place of their Kinds' own rules.
+    pub(crate) ready: Option<Readiness>,
+}
+
+/// The rows of `ready`.
+pub(crate) enum Readiness {
+    Known(Vec<Verdict>),
+    /// Not known yet, and why.
+    Waits(String),
+}
+
+/// One row: which objects it is about (absent: all of the rule), and whether they are ready.
+pub(crate) struct Verdict {
+    kind: Option<String>,
+    name: Option<String>,
+    ok: bool,
+    message: String,
+}
+
+impl Readiness {
+    /// `Err` with the reason when the object is not ready. An object that no row is about is not.
+    pub(crate) fn of(&self, object: &ObjectRef) -> Result<(), String> {
+        let verdicts = match self {
+            Self::Waits(what) => return Err(format!("waits for {what}")),
+            Self::Known(verdicts) => verdicts,
+        };
+        let fits =
+            |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let found = verdicts.iter().find(|verdict| {
+            fits(&verdict.kind, &object.gvk.kind) && fits(&verdict.name, &object.name)
+        });
+        match found {
+            Some(verdict) if verdict.ok => Ok(()),
+            Some(verdict) => Err(verdict.message.clone()),
+            None => Err(String::new()),
+        }
+    }
 }
 
 impl RuleItems<'_> {
@@ -62,6 +105,8 @@ pub(crate) struct Item {
     pub(crate) orphan: bool,
     /// Items of a rule are acted on when those of every smaller wave are done.
     pub(crate) wave: i64,
+    /// What somebody is told for as long as the row is there and ripe; since when is the ledger's to say.
+    pub(crate) alert: Option<Alert>,
 }
 
 /// Why there are no items.
@@ -104,48 +149,75 @@ pub(crate) fn of_rules<'a>(pass: &Pass<'a>, blind: &BTreeSet<String>) -> Vec<Rul
                         .find(|table| blind.contains(*table))
                 })
                 .map(str::to_owned);
+            let mut found = RuleItems {
+                rule,
+                items: Arc::default(),
+                failure: None,
+                blind: None,
+                ready: None,
+            };
             if pass.deleting != rule.at_deletion {
-                return RuleItems {
-                    rule,
-                    items: Arc::default(),
-                    failure: None,
-                    blind: None,
-                };
+                return found;
             }
             if let Some(table) = waits_for {
-                return RuleItems {
-                    rule,
-                    items: Arc::default(),
-                    failure: None,
-                    blind: Some(format!("the first answers of {table}")),
-                };
+                found.blind = Some(format!("the first answers of {table}"));
+                return found;
             }
             let items =
                 of_rule(pass, rule).and_then(|items| Ok(distinct(rule, items, &mut wanted)?));
             match items {
-                Ok(items) => RuleItems {
-                    rule,
-                    items,
-                    failure: None,
-                    blind: None,
-                },
-                Err(Missing::Failed(reason)) => RuleItems {
-                    rule,
-                    items: Arc::default(),
-                    failure: Some(reason),
-                    blind: None,
-                },
-                Err(Missing::Waits(what)) => RuleItems {
-                    rule,
-                    items: Arc::default(),
-                    failure: None,
-                    blind: Some(what),
-                },
+                Ok(items) => found.items = items,
+                Err(Missing::Failed(reason)) => found.failure = Some(reason),
+                Err(Missing::Waits(what)) => found.blind = Some(what),
             }
+            match readiness(pass, rule, blind) {
+                Ok(ready) => found.ready = ready,
+                Err(reason) => found.failure = Some(format!("ready: {reason}")),
+            }
+            if found.unknown() {
+                found.items = Arc::default();
+            }
+            found
         })
         .collect();
     overlay::lay(&mut rules);
     rules
+}
+
+/// What `ready` says now.
+fn readiness(
+    pass: &Pass<'_>,
+    rule: &Rule,
+    blind: &BTreeSet<String>,
+) -> Result<Option<Readiness>, String> {
+    let Some(query) = &rule.ready else {
+        return Ok(None);
+    };
+    if let Some(table) = pass
+        .package
+        .bases(query)
+        .find(|table| blind.contains(*table))
+    {
+        return Ok(Some(Readiness::Waits(format!(
+            "the first answers of {table}"
+        ))));
+    }
+    let answer = pass.rows(query)?;
+    let rows = &answer.rows;
+    let verdicts = rows.rows.iter().map(|row| {
+        let value = |name: &str| {
+            let place = rows.columns.iter().position(|column| column.name == name)?;
+            (!row[place].is_null()).then(|| &row[place])
+        };
+        let text = |name: &str| value(name).map(Datum::display);
+        Verdict {
+            kind: text("kind"),
+            name: text("name"),
+            ok: value("ok").is_some_and(Datum::is_true),
+            message: text("message").unwrap_or_default(),
+        }
+    });
+    Ok(Some(Readiness::Known(verdicts.collect())))
 }
 
 /// Who writes which object.
@@ -201,8 +273,8 @@ fn of_rule(pass: &Pass<'_>, rule: &Rule) -> Result<Arc<Vec<Item>>, Missing> {
             version: 0,
         }),
     };
-    // What is left to others has its live value in the item, which is not one of the rows.
-    let follows = rule.modifiers.ignore.is_empty();
+    // What is left to others has its live value in the item, and what is due has its time; neither is one of the rows.
+    let follows = rule.modifiers.ignore.is_empty() && rule.schedule.is_none();
     if follows && let Some(items) = pass.recall.borrow().items(&rule.name, answer.version) {
         return Ok(items);
     }
@@ -218,6 +290,10 @@ fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Missi
     let mut items = Vec::new();
     for row in &rows.rows {
         let context = template::row_context(&pass.cr, &rows.columns, row);
+        let context = match &rule.schedule {
+            Some(schedule) => due(schedule, pass.now, &context),
+            None => context,
+        };
         let columns: Vec<(String, Datum)> = rows
             .columns
             .iter()
@@ -264,6 +340,9 @@ fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Missi
                         .map(|item| Item { event, ..item }),
                 );
             }
+            Action::Alert(template) => {
+                items.push(alert(rule, template, key.clone(), columns, &context).map_err(within)?);
+            }
             call => {
                 let effect = call_effect(pass, call, &context).map_err(within)?;
                 let undo = match &rule.undo {
@@ -280,17 +359,42 @@ fn of_rows(pass: &Pass<'_>, rule: &Rule, rows: &Rows) -> Result<Vec<Item>, Missi
     Ok(items)
 }
 
+/// The row's variables and `due`, the time that the rule acts for.
+fn due(schedule: &Schedule, now: Millis, context: &Context) -> Context {
+    let at = schedule.before(now).unwrap_or(now);
+    minijinja::context! { due => crate::status::timestamp(at), ..context.clone() }
+}
+
 /// What a call does for a row.
 fn call_effect(pass: &Pass<'_>, action: &Action, context: &Context) -> Result<Effect, String> {
     Ok(match action {
         Action::Redis(template) => Effect::Redis(redis(template, context, template.timeout_ms)?),
         Action::Http(template) => Effect::Http(http(template, context)?),
         Action::Delete { kind, name, uid } => Effect::Delete {
-            object: ObjectRef {
-                gvk: kind.clone(),
-                namespace: pass.snapshot.instance.namespace.clone(),
-                name: text(name, context, "name")?,
+            object: neighbour(pass, kind.clone(), name, context)?,
+            uid: match uid {
+                Some(uid) => optional_text(uid, context, "uid")?,
+                None => None,
             },
+        },
+        Action::Exec(template) => Effect::Exec(exec(template, context)?),
+        Action::Scale {
+            kind,
+            name,
+            replicas,
+        } => Effect::Scale {
+            object: neighbour(pass, kind.clone(), name, context)?,
+            replicas: {
+                let text = text(replicas, context, "replicas")?;
+                text.parse()
+                    .map_err(|_| format!("`{text}` is not a number of replicas"))?
+            },
+        },
+        Action::Restart { kind, name } => Effect::Restart {
+            object: neighbour(pass, kind.clone(), name, context)?,
+        },
+        Action::Evict { name, uid } => Effect::Evict {
+            pod: neighbour(pass, Gvk::new("", "v1", "Pod"), name, context)?,
             uid: match uid {
                 Some(uid) => optional_text(uid, context, "uid")?,
                 None => None,
@@ -308,9 +412,63 @@ fn call_effect(pass: &Pass<'_>, action: &Action, context: &Context) -> Result<Ef
                 message,
             }
         }
-        Action::Apply { .. } | Action::Patch(_) | Action::Helm(_) => {
-            return Err("an object is applied, not called".to_owned());
+        Action::Apply { .. } | Action::Patch(_) | Action::Helm(_) | Action::Alert(_) => {
+            return Err("this is no call".to_owned());
         }
+    })
+}
+
+/// An alert begins with an event. What it says may change while it goes on: that is neither another alert nor another event.
+fn alert(
+    rule: &Rule,
+    template: &AlertTemplate,
+    key: String,
+    columns: Vec<(String, Datum)>,
+    context: &Context,
+) -> Result<Item, String> {
+    let severity = text(&template.severity, context, "severity")?;
+    let summary = text(&template.summary, context, "summary")?;
+    let description = match &template.description {
+        Some(tree) => optional_text(tree, context, "description")?,
+        None => None,
+    };
+    let mut labels = Vec::new();
+    for (name, tree) in &template.labels {
+        if let Some(value) = optional_text(tree, context, name)? {
+            labels.push((name.clone(), value));
+        }
+    }
+    let begins = Effect::Event {
+        kind: EventKind::Warning,
+        reason: "Alert".to_owned(),
+        message: format!("{}: {summary}", rule.name),
+    };
+    Ok(Item {
+        fingerprint: digest(key.as_bytes()),
+        alert: Some(Alert {
+            rule: rule.name.clone(),
+            key: key.clone(),
+            severity,
+            summary,
+            description,
+            labels,
+            since: 0,
+        }),
+        ..call_item(rule, key, columns, begins, None)
+    })
+}
+
+/// An object of the instance's namespace.
+fn neighbour(
+    pass: &Pass<'_>,
+    gvk: Gvk,
+    name: &Tree,
+    context: &Context,
+) -> Result<ObjectRef, String> {
+    Ok(ObjectRef {
+        gvk,
+        namespace: pass.snapshot.instance.namespace.clone(),
+        name: text(name, context, "name")?,
     })
 }
 
@@ -356,6 +514,7 @@ fn call_item(
         own: false,
         orphan: false,
         wave: 0,
+        alert: None,
     }
 }
 
@@ -413,6 +572,8 @@ fn dressed(
     columns: &[(String, Datum)],
 ) -> Result<Item, String> {
     let instance = &pass.snapshot.instance;
+    pass.controls.lay_over(&mut object);
+    made_in_place(&object).map_err(|problem| format!("{place}: {problem}"))?;
     let metadata = object["metadata"]
         .as_object_mut()
         .expect("`placed` checked that metadata is a map");
@@ -451,6 +612,7 @@ fn dressed(
         own,
         orphan: rule.modifiers.orphan,
         wave: 0,
+        alert: None,
     })
 }
 
@@ -479,6 +641,7 @@ fn patch(
         own: false,
         orphan: rule.modifiers.orphan,
         wave: 0,
+        alert: None,
     }))
 }
 
@@ -487,11 +650,14 @@ fn patch(
 fn fingerprint(pass: &Pass<'_>, rule: &Rule, object: &mut Value, reference: &ObjectRef) -> String {
     let mut ours = object.clone();
     for path in &rule.ignore {
-        path.remove(&mut ours);
+        if !(pass.controls.stopped && starts_or_stops(pass, object, path, &Value::Null)) {
+            path.remove(&mut ours);
+        }
     }
     if let Some(live) = pass.snapshot.object(reference) {
         for path in &rule.ignore {
             match live.ignored.get(&path.to_string()) {
+                Some(value) if starts_or_stops(pass, object, path, value) => {}
                 Some(value) => {
                     path.set(object, value.clone());
                 }
@@ -502,6 +668,48 @@ fn fingerprint(pass: &Pass<'_>, rule: &Rule, object: &mut Value, reference: &Obj
         }
     }
     digest(canonical_json(&ours).as_bytes())
+}
+
+/// A made value is kept in the Secret that it stands in; anywhere else it would be another one each time.
+fn made_in_place(object: &Value) -> Result<(), &'static str> {
+    fn made(value: &Value) -> bool {
+        match value {
+            Value::String(text) => pieces(text)
+                .iter()
+                .any(|piece| matches!(piece, Piece::Handle(SecretHandle::Made { .. }))),
+            Value::Array(items) => items.iter().any(made),
+            Value::Object(map) => map.values().any(made),
+            _ => false,
+        }
+    }
+    let secret = object["apiVersion"] == "v1" && object["kind"] == "Secret";
+    let elsewhere = object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .any(|(key, value)| {
+            if secret && key == "stringData" {
+                value.as_object().into_iter().flatten().any(|(_, value)| {
+                    made(value) && value.as_str().and_then(SecretHandle::made).is_none()
+                })
+            } else {
+                made(value)
+            }
+        });
+    if elsewhere {
+        return Err(
+            "random() is for whole values of a Secret's stringData; elsewhere refer to it by secret(name, key)",
+        );
+    }
+    Ok(())
+}
+
+/// Replicas that are left to somebody else (an autoscaler) are set all the same while the instance is stopped, and given back when
+/// there are none: who scales lets alone what has no replicas.
+fn starts_or_stops(pass: &Pass<'_>, object: &Value, path: &ColumnPath, live: &Value) -> bool {
+    path.to_string() == "spec.replicas"
+        && controls::has_replicas(object)
+        && (pass.controls.stopped || *live == json!(0))
 }
 
 /// The manifest with its namespace, and its name; `None` when `$when` says no.
@@ -651,6 +859,55 @@ fn redis(
     })
 }
 
+fn exec(template: &ExecTemplate, context: &Context) -> Result<ExecCall, String> {
+    let place = &template.place;
+    let Some(Value::Array(words)) = template.command.render(context)? else {
+        return Err(format!("{place}: a command must be a list"));
+    };
+    let mut command = Vec::with_capacity(words.len());
+    for word in &words {
+        command
+            .push(scalar_text(word).ok_or_else(|| {
+                format!("{place}: a word of the command is {word}, not a scalar")
+            })?);
+    }
+    if command.is_empty() {
+        return Err(format!("{place}: the command is empty"));
+    }
+    let optional = |tree: &Option<Tree>, what: &str| match tree {
+        Some(tree) => optional_text(tree, context, what),
+        None => Ok(None),
+    };
+    Ok(ExecCall {
+        pod: text(&template.pod, context, "pod")?,
+        container: optional(&template.container, "container")?.filter(|name| !name.is_empty()),
+        command,
+        stdin: optional(&template.stdin, "stdin")?,
+        ok: template.ok.clone(),
+        timeout_ms: template.timeout_ms,
+    })
+}
+
+fn prometheus(template: &PrometheusTemplate, context: &Context) -> Result<Probe, String> {
+    let mut page = http(&template.page, context)?;
+    let read = match &template.query {
+        None => Series::Scrape {
+            only: template.only.clone(),
+        },
+        Some(query) => {
+            let query = text(query, context, "query")?;
+            let query =
+                percent_encoding::utf8_percent_encode(&query, percent_encoding::NON_ALPHANUMERIC);
+            page.url = format!(
+                "{}/api/v1/query?query={query}",
+                page.url.trim_end_matches('/')
+            );
+            Series::Query
+        }
+    };
+    Ok(Probe::Prometheus { page, read })
+}
+
 fn http(template: &HttpTemplate, context: &Context) -> Result<HttpCall, String> {
     let mut headers = Vec::new();
     for (name, value) in &template.headers {
@@ -719,6 +976,12 @@ fn targets_of(pass: &Pass<'_>, spec: &ProbeSpec, rows: &Rows) -> Result<Vec<Prob
                 timeout_ms: spec.timeout_ms,
             },
             Ask::Http(template) => Probe::Http(http(template, &context).map_err(within)?),
+            Ask::Exec(template) => Probe::Exec(exec(template, &context).map_err(within)?),
+            Ask::Dns { name } => Probe::Dns {
+                name: text(name, &context, "name").map_err(within)?,
+                timeout_ms: spec.timeout_ms,
+            },
+            Ask::Prometheus(template) => prometheus(template, &context).map_err(within)?,
         };
         targets.push(ProbeTarget {
             table: spec.table.clone(),

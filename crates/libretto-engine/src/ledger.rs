@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use libretto_api::{
-    intent::{Effect, EventKind, Failure, Intent, Millis, Outcome},
+    intent::{Effect, EventKind, Failure, FailureKind, Intent, Millis, Outcome},
     object::{Gvk, ObjectRef, field_manager},
 };
 use libretto_mirror::{ColumnPath, canonical_json, digest, held_digest_ignoring};
@@ -22,7 +22,7 @@ pub struct Ledger {
     pub(crate) rows: BTreeMap<String, BTreeMap<String, Row>>,
     /// Every object applied or patched, by [`object_id`]. Durable.
     pub(crate) applied: BTreeMap<String, Applied>,
-    /// Fingerprints of `once` rows that are done, by rule and key. Durable.
+    /// Fingerprints of `once` rows that are done, and until when (in ms) the times of scheduled rows are, by rule and key. Durable.
     pub(crate) once: BTreeMap<String, BTreeMap<String, String>>,
     /// What takes back the calls that were made, by rule and key. Durable, and written before the call: after a crash something
     /// may be taken back that was never done. Secrets are handles here as everywhere.
@@ -55,6 +55,9 @@ pub(crate) struct Row {
     pub(crate) event: Option<PendingEvent>,
     /// A done effect is remembered in the inventory.
     pub(crate) once: bool,
+    /// The time that the effect under way is for; remembered in the inventory when it is done.
+    #[serde(default)]
+    pub(crate) due: Option<Millis>,
 }
 
 /// An event waiting for the next plan.
@@ -106,12 +109,18 @@ pub(crate) fn object_id(object: &ObjectRef) -> String {
 const BACKOFF_FIRST_MS: i64 = 1_000;
 /// Never longer than a minute: a person who repaired the cause does not want to wait longer.
 const BACKOFF_MOST_MS: i64 = 60_000;
+/// A Secret that is missing is about to be made by somebody, as a rule, and asking for it costs one small request.
+const SECRET_MOST_MS: i64 = 10_000;
 
 /// 1 s, 2 s, 4 s ... 60 s, each up to a fifth longer, so that instances that failed together do not retry together.
-fn backoff(attempts: u32, seed: u64, rule: &str, key: &str) -> i64 {
+fn backoff(kind: FailureKind, attempts: u32, seed: u64, rule: &str, key: &str) -> i64 {
+    let most = match kind {
+        FailureKind::SecretMissing => SECRET_MOST_MS,
+        _ => BACKOFF_MOST_MS,
+    };
     let base = BACKOFF_FIRST_MS
         .saturating_mul(1_i64 << attempts.saturating_sub(1).min(10))
-        .min(BACKOFF_MOST_MS);
+        .min(most);
     let salt = digest(format!("{seed}/{rule}/{key}/{attempts}").as_bytes());
     let part = i64::from(u8::from_str_radix(&salt[..2], 16).unwrap_or(0));
     base + base / 5 * part / 255
@@ -295,6 +304,18 @@ impl Ledger {
         row.retry_at = None;
         row.failure = None;
         row.event = None;
+        let due = row.due.take();
+        self.passed(intent, due);
+    }
+
+    /// A scheduled row has had this time.
+    fn passed(&mut self, intent: &Intent, due: Option<Millis>) {
+        if let Some(due) = due {
+            self.once
+                .entry(intent.rule.clone())
+                .or_default()
+                .insert(intent.key.clone(), due.to_string());
+        }
     }
 
     fn record_failure(&mut self, intent: &Intent, failure: &Failure, now: Millis) {
@@ -306,7 +327,8 @@ impl Ledger {
         let row = self.row_mut(&intent.rule, &intent.key);
         row.fingerprint.clone_from(&intent.fingerprint);
         row.attempts = row.attempts.saturating_add(1);
-        row.retry_at = Some(now + backoff(row.attempts, seed, &intent.rule, &intent.key));
+        row.retry_at =
+            Some(now + backoff(failure.kind, row.attempts, seed, &intent.rule, &intent.key));
         row.failure = Some(failure.clone());
         // A status that cannot be written cannot say so itself.
         if row.attempts == 1 && (!intent.rule.starts_with('@') || intent.rule == STATUS) {
@@ -356,8 +378,9 @@ impl Ledger {
             row.retry_at = None;
             row.failure = None;
             once = row.once;
-            let event = row.event.take();
+            let (event, due) = (row.event.take(), row.due.take());
             self.events.extend(event);
+            self.passed(intent, due);
         }
         if once {
             self.once
@@ -412,7 +435,14 @@ impl Ledger {
                     self.applied.remove(&id);
                 }
             }
-            Effect::Status { .. } | Effect::Event { .. } | Effect::Redis(_) | Effect::Http(_) => {}
+            Effect::Status { .. }
+            | Effect::Event { .. }
+            | Effect::Redis(_)
+            | Effect::Http(_)
+            | Effect::Exec(_)
+            | Effect::Scale { .. }
+            | Effect::Restart { .. }
+            | Effect::Evict { .. } => {}
         }
     }
 }
@@ -436,7 +466,7 @@ pub(crate) fn reference(object: &Value) -> Option<ObjectRef> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use libretto_api::{intent::FailureKind, object::InstanceRef};
+    use libretto_api::object::InstanceRef;
 
     use super::*;
 
@@ -551,6 +581,13 @@ mod tests {
             (row.attempts, row.retry_at, row.done_at),
             (0, None, Some(2_000_000))
         );
+    }
+
+    #[test]
+    fn a_missing_secret_is_looked_for_more_often() {
+        let wait = |kind| backoff(kind, 9, 1, "r", "k");
+        assert!((10_000..=12_000).contains(&wait(FailureKind::SecretMissing)));
+        assert!((60_000..=72_000).contains(&wait(FailureKind::Refused)));
     }
 
     #[test]

@@ -13,15 +13,18 @@
 mod blocked;
 mod classic;
 mod compile;
+mod controls;
 mod decide;
 mod diagnostic;
 mod engine;
 mod folder;
 mod items;
 mod ledger;
+mod merge;
 mod plan;
 mod recall;
 pub mod scenario;
+mod schedule;
 mod status;
 mod template;
 mod vocabulary;

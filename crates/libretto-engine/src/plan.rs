@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libretto_api::intent::{Intent, Millis, Probe};
+use libretto_api::intent::{Alert, Intent, Millis, Probe};
 use libretto_mirror::Datum;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Plan {
     /// When to look again even if nothing changes; `None` when only a change can matter.
     pub wake_at: Option<Millis>,
     pub metrics: Vec<Sample>,
+    /// What somebody should know of now.
+    pub alerts: Vec<Alert>,
     /// Nothing to do, nothing waited for, every applied object ready, no failure.
     pub settled: bool,
     /// Per rule, in the package's order: its rows and how each stands. For explain.

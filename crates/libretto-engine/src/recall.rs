@@ -7,6 +7,7 @@ use libretto_mirror::{Datum, Snapshot};
 
 use crate::{
     Compiled,
+    controls::Controls,
     items::Item,
     plan::ProbeTarget,
     template::{self, Context},
@@ -16,6 +17,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Recall {
     instance: Option<InstanceRef>,
+    controls: Controls,
     /// Fields of the instance that templates use.
     fields: Vec<(String, Datum)>,
     cr: Context,
@@ -25,7 +27,12 @@ pub(crate) struct Recall {
 
 impl Recall {
     /// The variable `cr` of this instance. When it is another than before, everything else is forgotten.
-    pub(crate) fn about(&mut self, package: &Compiled, snapshot: &Snapshot) -> Context {
+    pub(crate) fn about(
+        &mut self,
+        package: &Compiled,
+        snapshot: &Snapshot,
+        controls: &Controls,
+    ) -> Context {
         let fields: Vec<(String, Datum)> = snapshot
             .tables
             .get("cr")
@@ -35,9 +42,13 @@ impl Recall {
             .filter(|(name, _)| package.used.contains(name))
             .map(|(name, datum)| (name.clone(), datum.clone()))
             .collect();
-        if self.instance.as_ref() != Some(&snapshot.instance) || self.fields != fields {
+        if self.instance.as_ref() != Some(&snapshot.instance)
+            || self.fields != fields
+            || self.controls != *controls
+        {
             *self = Self {
                 instance: Some(snapshot.instance.clone()),
+                controls: controls.clone(),
                 cr: template::cr_value(&fields, &package.cr_kinds),
                 fields,
                 rules: HashMap::new(),

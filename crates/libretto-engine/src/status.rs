@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use libretto_api::{
-    intent::{Effect, FailureKind, Millis},
+    intent::{Effect, EventKind, FailureKind, Millis},
     reason::{
         READY, REASON_CONFLICT, REASON_EFFECT_FAILED, REASON_IN_PROGRESS, REASON_NOT_READY,
-        REASON_RULE_FAILED, REASON_SETTLED, RECONCILING, STALLED,
+        REASON_PAUSED, REASON_RULE_FAILED, REASON_SETTLED, REASON_STOPPED, RECONCILING, STALLED,
     },
     secret::redact,
 };
@@ -17,7 +17,7 @@ use crate::{
     compile::{Query, StatusRule},
     decide::Decision,
     engine::Pass,
-    ledger::STATUS,
+    ledger::{EVENTS, STATUS},
 };
 
 /// A condition without its times.
@@ -111,14 +111,16 @@ pub(crate) fn conclude(
     };
     decision.broken = !failures.is_empty();
     let with_runtime = rule.is_none_or(|rule| rule.runtime);
-    if with_runtime {
-        conditions.extend(runtime_conditions(decision, &failures, unready));
-    }
     let former: Vec<Value> = current
         .get("conditions")
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
+    if with_runtime {
+        let mut ours = runtime_conditions(decision, &failures, unready);
+        as_asked(pass, decision, &former, &mut ours);
+        conditions.extend(ours);
+    }
     let mut timed: Vec<Value> = Vec::new();
     if !computed_fine {
         let ours: Vec<&str> = conditions
@@ -167,6 +169,30 @@ pub(crate) fn conclude(
     }
     let intent = decision.intent(STATUS, "status", &fingerprint, Effect::Status { status });
     decision.intents.push(intent);
+    if let Some(message) = newly_broken(&conditions, &former) {
+        let effect = Effect::Event {
+            kind: EventKind::Warning,
+            reason: REASON_RULE_FAILED.to_owned(),
+            message,
+        };
+        let intent = decision.intent(EVENTS, "rule failed", "", effect);
+        decision.intents.push(intent);
+    }
+}
+
+/// What failed in the package that the status did not say before.
+fn newly_broken(conditions: &[Condition], former: &[Value]) -> Option<String> {
+    let stalled = conditions.iter().find(|condition| {
+        condition.kind == STALLED
+            && condition.status == "True"
+            && condition.reason == REASON_RULE_FAILED
+    })?;
+    let told = former.iter().any(|old| {
+        kind_of(old) == STALLED
+            && text_of(old, "status") == "True"
+            && text_of(old, "message") == stalled.message
+    });
+    (!told).then(|| stalled.message.clone())
 }
 
 /// The status with the runtime's conditions saying that nothing goes on; `None` when it says so already.
@@ -300,6 +326,57 @@ fn runtime_conditions(
         Some((reason, message)) => condition(STALLED, true, &reason, &message),
     };
     vec![ready, reconciling, stalled]
+}
+
+/// What is not as it should be because somebody asked for it is neither trouble nor under way.
+fn as_asked(
+    pass: &Pass<'_>,
+    decision: &Decision<'_>,
+    former: &[Value],
+    conditions: &mut Vec<Condition>,
+) {
+    let said = |kind: &str, status: &'static str, reason: &str, message: &str| Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    if pass.controls.paused {
+        let what = "nothing is changed until the instance is not paused any more";
+        // Whether it serves its users is not known better than before, and is as it was.
+        let ready = former.iter().find(|old| kind_of(old) == READY);
+        *conditions = vec![
+            match ready {
+                Some(old) => {
+                    let status = match text_of(old, "status").as_str() {
+                        "True" => "True",
+                        "False" => "False",
+                        _ => "Unknown",
+                    };
+                    said(
+                        READY,
+                        status,
+                        &text_of(old, "reason"),
+                        &text_of(old, "message"),
+                    )
+                }
+                None => said(READY, "Unknown", REASON_PAUSED, what),
+            },
+            said(RECONCILING, "False", REASON_PAUSED, what),
+            said(STALLED, "False", REASON_PAUSED, ""),
+        ];
+    } else if pass.controls.stopped && !decision.broken && decision.failing.is_empty() {
+        let what = "the instance is stopped: its workloads have no replicas";
+        for condition in conditions.iter_mut() {
+            let at_rest = decision.work.is_empty();
+            *condition = match condition.kind.as_str() {
+                READY => said(READY, "False", REASON_STOPPED, what),
+                RECONCILING if at_rest => said(RECONCILING, "False", REASON_STOPPED, what),
+                STALLED => said(STALLED, "False", REASON_STOPPED, ""),
+                _ => continue,
+            };
+        }
+    }
 }
 
 fn limited(text: &str) -> String {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use libretto_api::secret::SecretHandle;
+use libretto_api::secret::{Letters, SecretHandle};
 use libretto_mirror::{ColumnType, Datum, ResultColumn};
 use minijinja::{
     Environment, Error, ErrorKind, Expression, UndefinedBehavior,
@@ -240,6 +240,7 @@ impl Compiler<'_> {
 const GLOBALS: &[&str] = &[
     "omit",
     "secret",
+    "random",
     "range",
     "dict",
     "namespace",
@@ -336,11 +337,18 @@ pub(crate) fn environment() -> Environment<'static> {
     environment.add_function("secret", |name: String, key: String| {
         SecretHandle::Key { name, key }.text()
     });
-    environment.add_filter("b64encode", |text: String| STANDARD.encode(text));
-    environment.add_filter("sha1", |text: String| hex(&Sha1::digest(text)));
-    environment.add_filter("sha256", |text: String| hex(&Sha256::digest(text)));
+    environment.add_function("random", random);
+    environment.add_filter("b64encode", |text: String| {
+        Ok::<_, Error>(STANDARD.encode(open(text)?))
+    });
+    environment.add_filter("sha1", |text: String| {
+        Ok::<_, Error>(hex(&Sha1::digest(open(text)?)))
+    });
+    environment.add_filter("sha256", |text: String| {
+        Ok::<_, Error>(hex(&Sha256::digest(open(text)?)))
+    });
     environment.add_filter("quote_shell", |text: String| {
-        format!("'{}'", text.replace('\'', "'\\''"))
+        Ok::<_, Error>(format!("'{}'", open(text)?.replace('\'', "'\\''")))
     });
     environment.add_filter("fromjson", |text: String| -> Result<Value, Error> {
         serde_json::from_str::<Json>(&text)
@@ -534,6 +542,41 @@ pub(crate) fn cr_value(fields: &[(String, Datum)], kinds: &BTreeMap<String, Colu
             .iter()
             .map(|(name, datum)| (name.clone(), column_value(datum, kinds.get(name).copied()))),
     )
+}
+
+/// A text that is no secret. The value of a secret is put in when everything is rendered: what a filter would make of it, it would make
+/// of the handle.
+fn open(text: String) -> Result<String, Error> {
+    if text.contains(libretto_api::secret::MARK) {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a secret cannot be encoded, digested or quoted by a filter: its value is put in afterwards",
+        ));
+    }
+    Ok(text)
+}
+
+/// `random(24)`, `random(6, 'digits')`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "so are arguments of template functions passed"
+)]
+fn random(length: Option<u16>, letters: Option<String>) -> Result<String, Error> {
+    let length = length.unwrap_or(24);
+    let name = letters.as_deref().unwrap_or("alnum");
+    let problem = |text: String| Error::new(ErrorKind::InvalidOperation, text);
+    // A Secret holds a mebibyte; a key of 512 letters is longer than any that is used.
+    if !(1..=512).contains(&length) {
+        return Err(problem(format!("random({length}): from 1 to 512 letters")));
+    }
+    let letters = Letters::named(name).ok_or_else(|| {
+        let known: Vec<&str> = Letters::ALL.iter().map(|(name, _)| *name).collect();
+        problem(format!(
+            "random: there are no letters `{name}`; there are: {}",
+            known.join(", ")
+        ))
+    })?;
+    Ok(SecretHandle::Made { letters, length }.text())
 }
 
 /// The variables of one row.

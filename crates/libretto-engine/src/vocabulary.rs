@@ -53,6 +53,7 @@ const FILTERS: &[&str] = &[
     "trim",
     "unique",
     "upper",
+    "urlencode",
 ];
 const TESTS: &[&str] = &[
     "boolean",

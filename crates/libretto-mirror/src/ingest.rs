@@ -267,19 +267,20 @@ impl Mirror {
     ) -> Result<(), MirrorError> {
         let uid = text(object, "/metadata/uid");
         let package = &self.packages[name];
-        let in_scope = package.schema.instance.scope.as_ref().is_none_or(|scope| {
-            let matches = object
+        let annotated = |scope: &crate::Scope| {
+            object
                 .pointer("/metadata/annotations")
                 .and_then(|annotations| annotations.get(&scope.annotation))
                 .and_then(Value::as_str)
-                == Some(scope.value.as_str());
-            match self.scope {
-                ScopeMode::Any => true,
-                ScopeMode::Cluster => matches,
-                ScopeMode::Namespace => !matches,
-            }
+                == Some(scope.value.as_str())
+        };
+        let schema = &package.schema.instance;
+        let in_scope = schema.scope.as_ref().is_none_or(|scope| match self.scope {
+            ScopeMode::Any => true,
+            ScopeMode::Cluster => annotated(scope),
+            ScopeMode::Namespace => !annotated(scope),
         });
-        if !in_scope {
+        if !in_scope || schema.unmanaged.iter().any(annotated) {
             return self.forget_instance(name, uid, dirty);
         }
         let mut row = vec![

@@ -28,6 +28,8 @@ pub struct InstanceSchema {
     pub fields: Vec<Field>,
     /// Which instances are ours when a cluster-wide and a namespaced runtime stand side by side.
     pub scope: Option<Scope>,
+    /// Annotations by which a person takes an instance out of everybody's hands.
+    pub unmanaged: Vec<Scope>,
 }
 
 /// A field of the instance, readable as `:name` in SQL and `cr.name` in templates.

@@ -24,8 +24,8 @@ use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::{
-    charts::Background, clock, metrics::Metrics, notice::Notices, probes::Prober, queue::Queue,
-    watch::Tables,
+    alerts::Alerts, charts::Background, clock, metrics::Metrics, notice::Notices, probes::Prober,
+    queue::Queue, watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -58,6 +58,7 @@ pub struct Driver {
     pub tables: Tables,
     pub prober: Prober,
     pub metrics: Arc<Metrics>,
+    pub alerts: Arc<Alerts>,
     actions: Actions,
     charts: Arc<dyn Charts>,
     notices: Notices,
@@ -107,6 +108,7 @@ impl Driver {
             tables: Tables::default(),
             prober: Prober::new(actions.clone()),
             metrics,
+            alerts: Arc::default(),
             actions,
             notices: Notices::default(),
             ledgers: Mutex::default(),
@@ -368,10 +370,13 @@ impl Driver {
             tracing::error!(%error, rule = %intent.rule, "answer not taken into the mirror");
         }
         // What was just changed, or was not as the mirror has it, is looked at again at once.
-        if let (Effect::Redis(call), Outcome::Done { .. } | Outcome::Skipped) =
-            (&intent.effect, &outcome)
-        {
-            self.prober.hurry(&intent.instance.uid, &call.host);
+        let touched = match &intent.effect {
+            Effect::Redis(call) => Some(&call.host),
+            Effect::Exec(call) => Some(&call.pod),
+            _ => None,
+        };
+        if let (Some(host), Outcome::Done { .. } | Outcome::Skipped) = (touched, &outcome) {
+            self.prober.hurry(&intent.instance.uid, host);
         }
         outcome
     }
@@ -425,6 +430,7 @@ impl Driver {
             probes_kept,
             wake_at,
             metrics,
+            alerts,
             settled,
             rules,
         } = plan;
@@ -448,6 +454,7 @@ impl Driver {
         self.take(dirty);
         self.prober.replace(instance, probes, &probes_kept);
         self.metrics.instance(instance, settled, metrics);
+        self.alerts.set(instance, alerts);
         self.tell_failures(instance, &rules);
         self.standings.lock().insert(
             instance.uid.clone(),
@@ -546,6 +553,7 @@ impl Driver {
         self.restless.lock().remove(&instance.uid);
         self.notices.forget(&instance.uid);
         self.metrics.forget(instance);
+        self.alerts.forget(&instance.uid);
     }
 
     /// How an instance stood after its last pass.
@@ -626,6 +634,10 @@ pub fn effect_name(effect: &Effect) -> &'static str {
         Effect::Event { .. } => "event",
         Effect::Redis(_) => "redis",
         Effect::Http(_) => "http",
+        Effect::Exec(_) => "exec",
+        Effect::Scale { .. } => "scale",
+        Effect::Restart { .. } => "restart",
+        Effect::Evict { .. } => "evict",
         Effect::Inventory { .. } => "inventory",
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! - [`runtime`] puts the parts together and stops them in order.
 //! - [`watch`] and [`probes`] sense; [`drive`] is the loop *snapshot → decide → act → record*; [`queue`] says whose turn it is.
+//! - [`alerts`] tells what goes on to an Alertmanager.
 //! - [`charts`] renders what the engine asks for, beside it.
 //! - [`cli`] is the `libretto` command.
 
+pub mod alerts;
 pub mod charts;
 pub mod cli;
 pub mod clock;

@@ -372,7 +372,8 @@ fn host_of(probe: &Probe) -> Option<&str> {
     match probe {
         Probe::Redis(call) => Some(&call.host),
         Probe::Tcp { host, .. } => Some(host),
-        Probe::Http(_) => None,
+        Probe::Exec(call) => Some(&call.pod),
+        Probe::Http(_) | Probe::Dns { .. } | Probe::Prometheus { .. } => None,
     }
 }
 
@@ -380,7 +381,11 @@ fn subject(probe: &Probe) -> String {
     match probe {
         Probe::Redis(call) => format!("redis {} port {}", call.host, call.port),
         Probe::Tcp { host, port, .. } => format!("tcp {host} port {port}"),
-        Probe::Http(call) => format!("{} {}", call.method, call.url),
+        Probe::Http(call) | Probe::Prometheus { page: call, .. } => {
+            format!("{} {}", call.method, call.url)
+        }
+        Probe::Exec(call) => format!("exec in pod {}: {}", call.pod, call.command.join(" ")),
+        Probe::Dns { name, .. } => format!("dns {name}"),
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alerts,
     drive::Driver,
     install::{self, InstallError},
     metrics::Metrics,
@@ -41,6 +42,8 @@ pub struct Options {
     pub install: bool,
     /// Helm, for packages with charts: a path, or a name to look for in `PATH`.
     pub helm: PathBuf,
+    /// Whom alerts are told: URLs of Alertmanagers.
+    pub alertmanagers: Vec<String>,
     /// Whether packages may ask this machine: where pods are processes of it, they must.
     pub loopback: bool,
 }
@@ -74,6 +77,7 @@ impl Runtime {
             namespace,
             install,
             helm,
+            alertmanagers,
             loopback,
         } = options;
         let reach = Reach {
@@ -107,6 +111,7 @@ impl Runtime {
             move || (gauges.queue.depth(), gauges.queue.running()),
             WORKERS,
         );
+        registry.register_collector(Box::new(alerts::Gauges(Arc::clone(&driver.alerts))));
         let vitals = Vitals::new(registry);
         let stop = CancellationToken::new();
         let mut senses = JoinSet::new();
@@ -121,6 +126,7 @@ impl Runtime {
         }
         senses.spawn(driver.prober.run());
         senses.spawn(Arc::clone(&driver).take_probes());
+        senses.spawn(Arc::clone(&driver.alerts).tell(alertmanagers, stop.clone()));
         senses.spawn(become_ready(
             Arc::clone(&driver),
             vitals.clone(),

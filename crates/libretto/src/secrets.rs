@@ -11,7 +11,7 @@ use std::{
 
 use base64::Engine as _;
 use futures::future::BoxFuture;
-use libretto_actions::{SecretSource, kube::Kube};
+use libretto_actions::{MISPLACED, SecretSource, kube::Kube};
 use libretto_api::{
     intent::{Failure, FailureKind},
     object::{Gvk, InstanceRef, ObjectRef},
@@ -185,6 +185,10 @@ impl SecretSource for KubeSecrets {
             match handle {
                 SecretHandle::Key { name, key } => self.key(instance, name, key).await,
                 SecretHandle::Field { field, digest } => self.field(instance, field, digest).await,
+                SecretHandle::Made { .. } => Err(Failure {
+                    kind: FailureKind::Invalid,
+                    message: MISPLACED.to_owned(),
+                }),
             }
         })
     }

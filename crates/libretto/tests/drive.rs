@@ -109,6 +109,7 @@ async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
         namespace: None,
         install: true,
         helm: "helm".into(),
+        alertmanagers: Vec::new(),
         loopback: true,
     };
     Runtime::start(cluster.client.clone(), options)

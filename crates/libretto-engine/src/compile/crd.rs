@@ -27,15 +27,20 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         check.wrong(spec.at, "spec needs `crd`");
         return None;
     };
-    let scope = scope(check, node);
+    let scope = annotation(check, node, "scope");
+    let unmanaged = unmanaged(check, node);
     if node.get("file").is_none() && kind::KEYWORDS.iter().any(|key| node.get(key).is_some()) {
-        let mut keywords = vec!["version", "scope"];
+        let mut keywords = vec!["version", "scope", "unmanaged"];
         keywords.extend(kind::KEYWORDS);
         check.only(node, "crd", &keywords);
         let (crd, fields) = kind::define(check, node)?;
-        return Some(of_version(crd, 0, fields, scope, None));
+        return Some(of_version(crd, 0, fields, (scope, unmanaged), None));
     }
-    check.only(node, "crd", &["file", "version", "scope", "fields"]);
+    check.only(
+        node,
+        "crd",
+        &["file", "version", "scope", "unmanaged", "fields"],
+    );
     if node.get("file").is_none() {
         check.wrong_hint(
             node.at,
@@ -173,7 +178,7 @@ pub(super) fn compile(check: &mut Check<'_>, spec: &Node) -> Option<Definition> 
         crd,
         index,
         fields,
-        scope,
+        (scope, unmanaged),
         Some(Place { file, version }),
     ))
 }
@@ -183,7 +188,7 @@ fn of_version(
     crd: Value,
     index: usize,
     fields: Vec<Field>,
-    scope: Option<Scope>,
+    (scope, unmanaged): (Option<Scope>, Vec<Scope>),
     place: Option<Place>,
 ) -> Definition {
     let version = &crd["spec"]["versions"][index];
@@ -197,6 +202,7 @@ fn of_version(
             ),
             fields,
             scope,
+            unmanaged,
         },
         schema: version["schema"]["openAPIV3Schema"].clone(),
         place,
@@ -204,13 +210,25 @@ fn of_version(
     }
 }
 
-fn scope(check: &mut Check<'_>, node: &Node) -> Option<Scope> {
-    let node = node.get("scope")?;
-    check.only(node, "crd.scope", &["annotation", "value"]);
+fn annotation(check: &mut Check<'_>, node: &Node, key: &str) -> Option<Scope> {
+    let node = node.get(key)?;
+    let place = format!("crd.{key}");
+    check.only(node, &place, &["annotation", "value"]);
     Some(Scope {
-        annotation: check.required_text(node, "crd.scope", "annotation")?,
-        value: check.required_text(node, "crd.scope", "value")?,
+        annotation: check.required_text(node, &place, "annotation")?,
+        value: check.required_text(node, &place, "value")?,
     })
+}
+
+/// The runtime's own annotation, and the one that users of the Kind know.
+fn unmanaged(check: &mut Check<'_>, node: &Node) -> Vec<Scope> {
+    let own = Scope {
+        annotation: "libretto.dev/unmanaged".to_owned(),
+        value: "true".to_owned(),
+    };
+    std::iter::once(own)
+        .chain(annotation(check, node, "unmanaged"))
+        .collect()
 }
 
 fn fields(check: &mut Check<'_>, node: &Node, file: &str, schema: &Value) -> Vec<Field> {
@@ -253,6 +271,27 @@ fn fields(check: &mut Check<'_>, node: &Node, file: &str, schema: &Value) -> Vec
         let sensitive = check.boolean(field.get("sensitive"), &format!("{place}.sensitive"), false);
         if sensitive && kind != ColumnType::String {
             check.wrong(field.at, format!("{place}: only a string can be sensitive"));
+        }
+        let meant = match key.text.as_str() {
+            "paused" | "stopped" => Some(ColumnType::Bool),
+            "overrides" => Some(ColumnType::Json),
+            _ => None,
+        };
+        if let Some(meant) = meant
+            && meant != kind
+        {
+            check.wrong_hint(
+                key.at,
+                format!(
+                    "{place}: a field of this name is the runtime's switch, of type {}",
+                    if meant == ColumnType::Bool {
+                        "bool"
+                    } else {
+                        "json"
+                    }
+                ),
+                "give the column another name if it means something else",
+            );
         }
         let default = match field.get("default") {
             None => Datum::Null,

@@ -6,10 +6,11 @@ use libretto_api::package::{CALLS, CALLS_NOT_YET, Modifiers, PACKAGE_FILE, VERBS
 use libretto_mirror::ColumnPath;
 
 use super::{
-    Action, Check, Document, EventTemplate, MetricRule, Query, Rule, Scope, StatusRule, helm,
-    sense, suggestion,
+    Action, Check, Document, EventTemplate, MetricRule, Query, Rule, Scope, StatusRule, alert,
+    exec, helm, kubernetes, sense, suggestion,
 };
 use crate::{
+    schedule::Schedule,
     template::{Names, Tree, is_template},
     yaml::{self, At, Data, Node},
 };
@@ -23,7 +24,7 @@ pub(super) struct Executed {
 
 const MODIFIERS: &[&str] = &[
     "name", "for", "key", "on", "stable", "repeat", "once", "after", "limit", "ignore", "adopt",
-    "leave", "event", "own", "with", "undo", "during", "drift", "force",
+    "leave", "event", "own", "with", "undo", "during", "drift", "force", "ready", "schedule",
 ];
 
 pub(super) fn rules(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> Executed {
@@ -211,8 +212,19 @@ fn rule(
         }
         None => None,
     };
-    let (modifiers, ignore) = modifiers(check, item, &place, query.as_ref(), broken);
-    let names = scope.names_for(query.as_ref());
+    let (mut modifiers, ignore) = modifiers(check, item, &place, query.as_ref(), broken);
+    // An alert that goes on over a restart is not a new one.
+    modifiers.once |= verb == "alert";
+    let mut names = scope.names_for(query.as_ref());
+    let schedule = item
+        .get("schedule")
+        .and_then(|node| schedule(check, node, &place));
+    if schedule.is_some() {
+        names.row.insert("due".to_owned());
+    }
+    let ready = item
+        .get("ready")
+        .and_then(|node| readiness(check, scope, node, &place));
     // Without its columns every variable of the templates would be called undeclared.
     if broken {
         return None;
@@ -241,7 +253,7 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "undo", "force"],
+                &["with", "repeat", "once", "undo", "force", "schedule"],
             );
             Action::Apply {
                 documents: documents(check, verb_node, &place, &names),
@@ -255,9 +267,22 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "undo", "force"],
+                &["with", "repeat", "once", "undo", "force", "schedule"],
             );
             Action::Helm(helm::helm(check, verb_node, &place, &names, own)?)
+        }
+        "alert" => {
+            forbid(
+                check,
+                item,
+                &place,
+                verb,
+                &[
+                    "with", "repeat", "once", "undo", "force", "own", "adopt", "ignore", "leave",
+                    "drift", "ready", "schedule", "after", "limit", "event", "during", "on",
+                ],
+            );
+            Action::Alert(alert::alert(check, verb_node, &place, &names)?)
         }
         "patch" => {
             forbid(
@@ -265,7 +290,9 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["with", "repeat", "once", "adopt", "own", "undo", "drift"],
+                &[
+                    "with", "repeat", "once", "adopt", "own", "undo", "drift", "ready", "schedule",
+                ],
             );
             if !matches!(verb_node.data, Data::Map(_) | Data::Text(_)) {
                 check.wrong(
@@ -298,7 +325,7 @@ fn rule(
                 item,
                 &place,
                 verb,
-                &["own", "adopt", "ignore", "leave", "drift", "force"],
+                &["own", "adopt", "ignore", "leave", "drift", "force", "ready"],
             );
             let call = check.text(verb_node, &format!("{place}: call"))?;
             shown = format!("call {call}");
@@ -337,9 +364,23 @@ fn rule(
             format!("{place}: nothing is left to undo what is done at deletion"),
         );
     }
+    if schedule.is_some() {
+        let because = "a scheduled call is made at its times, and never taken back";
+        for key in ["once", "repeat", "undo", "during"] {
+            if let Some(node) = item.get(key) {
+                check.wrong_hint(
+                    node.at,
+                    format!("{place}: `{key}` has no meaning with `schedule`"),
+                    because,
+                );
+            }
+        }
+    }
     Some(Rule {
         undo,
         at_deletion,
+        ready,
+        schedule,
         name,
         verb: shown,
         query,
@@ -348,6 +389,43 @@ fn rule(
         event,
         action,
     })
+}
+
+/// `schedule:` of a rule with `call`: a cron expression, or one with its time zone.
+fn schedule(check: &mut Check<'_>, node: &Node, place: &str) -> Option<Schedule> {
+    let place = format!("{place}: schedule");
+    let (cron, zone) = match &node.data {
+        Data::Map(_) => {
+            check.only(node, &place, &["cron", "zone"]);
+            let zone = node
+                .get("zone")
+                .and_then(|zone| check.text(zone, &format!("{place}.zone")));
+            (check.required_text(node, &place, "cron")?, zone)
+        }
+        _ => (check.text(node, &place)?, None),
+    };
+    match Schedule::parse(&cron, zone.as_deref()) {
+        Ok(schedule) => Some(schedule),
+        Err(problem) => {
+            check.wrong_hint(
+                node.at,
+                format!("{place}: {problem}"),
+                "minute, hour, day of the month, month, day of the week: \"0 3 * * *\" is every night at three",
+            );
+            None
+        }
+    }
+}
+
+/// `ready:` of a rule with `apply` or `helm`.
+fn readiness(check: &mut Check<'_>, scope: &mut Scope, node: &Node, place: &str) -> Option<Query> {
+    verdict(
+        check,
+        scope,
+        node,
+        &format!("{place}: ready"),
+        &["ok", "kind", "name", "message"],
+    )
 }
 
 /// `undo:` of a rule with `call`: another call.
@@ -552,18 +630,10 @@ fn call(
     match call {
         "redis" => sense::redis(check, with, &with_place, names, None).map(Action::Redis),
         "http" => sense::http(check, with, &with_place, names, None).map(Action::Http),
-        "kube.delete" => {
-            check.only(with, &with_place, &["kind", "name", "uid"]);
-            let kind = check.required_text(with, &with_place, "kind");
-            let at = with.get("kind").map_or(with.at, |node| node.at);
-            let kind = kind.and_then(|kind| check.gvk(&kind, at));
-            let name = sense::required(check, with, &with_place, "name", names);
-            let uid = with.get("uid").map(|node| check.tree(node, names));
-            Some(Action::Delete {
-                kind: kind?,
-                name: name?,
-                uid,
-            })
+        "exec" => exec::exec(check, with, &with_place, names, None).map(Action::Exec),
+        "kube.delete" | "kube.scale" | "kube.restart" | "kube.evict" => {
+            let what = call.trim_start_matches("kube.");
+            kubernetes::call(check, what, with, &with_place, names)
         }
         "event" => event(check, with, &with_place, names).map(Action::Event),
         other => {

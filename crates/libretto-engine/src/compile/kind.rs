@@ -6,10 +6,20 @@ use libretto_mirror::{ColumnType, Datum, Field};
 use serde_json::{Map, Value, json};
 
 use super::{Check, crd::default_of};
-use crate::yaml::{Data, Node};
+use crate::{
+    controls,
+    yaml::{Data, Node},
+};
 
 /// Keywords of the short form, beside those that both forms have.
-pub(super) const KEYWORDS: &[&str] = &["group", "kind", "plural", "shortNames", "schema"];
+pub(super) const KEYWORDS: &[&str] = &[
+    "group",
+    "kind",
+    "plural",
+    "shortNames",
+    "schema",
+    "overrides",
+];
 
 /// Types of a field, and what each is in OpenAPI and in the mirror.
 const TYPES: &[(&str, &str, ColumnType)] = &[
@@ -96,6 +106,17 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
             );
             continue;
         }
+        if controls::FIELDS.contains(&key.text.as_str()) {
+            check.wrong_hint(
+                key.at,
+                format!(
+                    "`{}` is a field that the runtime adds to every Kind",
+                    key.text
+                ),
+                "give it another name; for overrides write `crd.overrides: true`",
+            );
+            continue;
+        }
         let Some(property) = property(check, field, &place, true) else {
             continue;
         };
@@ -112,6 +133,17 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
             sensitive: property.sensitive,
         });
         properties.insert(key.text.clone(), property.schema);
+    }
+    let overridden = check.boolean(node.get("overrides"), "crd.overrides", false);
+    for (name, kind, schema) in switches(overridden) {
+        fields.push(Field {
+            name: name.to_owned(),
+            path: format!("spec.{name}").parse().expect("a word is a path"),
+            kind,
+            default: Datum::Null,
+            sensitive: false,
+        });
+        properties.insert(name.to_owned(), schema);
     }
     let mut spec = json!({"type": "object", "properties": properties});
     let mut root = json!({
@@ -154,6 +186,40 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
         },
     });
     Some((crd, fields))
+}
+
+/// What every Kind in short form has: its name, type and schema.
+fn switches(overridden: bool) -> Vec<(&'static str, ColumnType, Value)> {
+    let switch = |what: &str| json!({"type": "boolean", "description": what});
+    let mut switches = vec![
+        (
+            "paused",
+            ColumnType::Bool,
+            switch("Nothing is changed while this is true."),
+        ),
+        (
+            "stopped",
+            ColumnType::Bool,
+            switch("Workloads have no replicas while this is true; data stays."),
+        ),
+    ];
+    if overridden {
+        let schema = json!({
+            "type": "array",
+            "description": "Fields laid over objects that are made for this one.",
+            "items": {
+                "type": "object",
+                "required": ["kind", "patch"],
+                "properties": {
+                    "kind": {"type": "string"},
+                    "name": {"type": "string"},
+                    "patch": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                },
+            },
+        });
+        switches.push(("overrides", ColumnType::Json, schema));
+    }
+    switches
 }
 
 fn named(check: &mut Check<'_>, node: &Node, key: &str, text: &str, fine: bool, hint: &str) {

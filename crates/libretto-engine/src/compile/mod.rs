@@ -1,11 +1,15 @@
 //! From files to a checked package. Everything that can be found wrong is found here, all of it at once.
 
+mod alert;
 mod crd;
 mod decide;
+mod exec;
 mod execute;
 mod fits;
 mod helm;
 mod kind;
+mod kubernetes;
+mod prometheus;
 mod sense;
 mod values;
 
@@ -29,6 +33,7 @@ use serde_json::Value;
 use crate::{
     Diagnostic,
     folder::{Files, read_dir, whole_file},
+    schedule::Schedule,
     template::{Compiler, Names, Tree, UsedFields, suggestion},
     yaml::{self, At, Data, Node},
 };
@@ -121,6 +126,9 @@ pub(crate) enum Ask {
     Redis(RedisTemplate),
     Tcp { host: Tree, port: Tree },
     Http(HttpTemplate),
+    Exec(ExecTemplate),
+    Dns { name: Tree },
+    Prometheus(PrometheusTemplate),
 }
 
 #[derive(Debug)]
@@ -141,6 +149,25 @@ pub(crate) struct HttpTemplate {
     pub(crate) body: Option<BodyTemplate>,
     pub(crate) ok: Vec<u16>,
     pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct ExecTemplate {
+    pub(crate) pod: Tree,
+    pub(crate) container: Option<Tree>,
+    pub(crate) command: Tree,
+    pub(crate) stdin: Option<Tree>,
+    pub(crate) ok: Vec<u8>,
+    pub(crate) timeout_ms: u64,
+    pub(crate) place: String,
+}
+
+/// A page to scrape or, with `query`, a server to ask.
+#[derive(Debug)]
+pub(crate) struct PrometheusTemplate {
+    pub(crate) page: HttpTemplate,
+    pub(crate) only: Vec<String>,
+    pub(crate) query: Option<Tree>,
 }
 
 #[derive(Debug)]
@@ -174,6 +201,10 @@ pub(crate) struct Rule {
     pub(crate) undo: Option<Action>,
     /// Its rows are those of an instance that is being deleted.
     pub(crate) at_deletion: bool,
+    /// Whether the objects it applies are ready: rows of `ok` and, where not all are meant, `kind` and `name`.
+    pub(crate) ready: Option<Query>,
+    /// When its calls are made.
+    pub(crate) schedule: Option<Schedule>,
 }
 
 #[derive(Debug)]
@@ -199,7 +230,22 @@ pub(crate) enum Action {
         name: Tree,
         uid: Option<Tree>,
     },
+    Scale {
+        kind: Gvk,
+        name: Tree,
+        replicas: Tree,
+    },
+    Restart {
+        kind: Gvk,
+        name: Tree,
+    },
+    Evict {
+        name: Tree,
+        uid: Option<Tree>,
+    },
+    Exec(ExecTemplate),
     Event(EventTemplate),
+    Alert(AlertTemplate),
 }
 
 impl Action {
@@ -230,6 +276,15 @@ impl Action {
             _ => false,
         }
     }
+}
+
+/// What is said of a row that somebody should know of.
+#[derive(Debug)]
+pub(crate) struct AlertTemplate {
+    pub(crate) severity: Tree,
+    pub(crate) summary: Tree,
+    pub(crate) description: Option<Tree>,
+    pub(crate) labels: Vec<(String, Tree)>,
 }
 
 /// A chart and what goes into it.
@@ -345,15 +400,30 @@ impl Compiled {
             .any(|rule| matches!(rule.action, Action::Helm(_)))
     }
 
-    /// Kinds that `call: kube.delete` deletes.
-    pub fn deleted(&self) -> impl Iterator<Item = &Gvk> {
-        self.rules
+    /// What its calls and probes ask of the API server beside writing objects: Kind, subresource with its slash (empty for the
+    /// object itself), verbs.
+    pub fn requests(&self) -> Vec<(Gvk, &'static str, &'static [&'static str])> {
+        let pod = || Gvk::new("", "v1", "Pod");
+        // The protocol begins with GET over WebSocket and with POST over SPDY.
+        let exec = || (pod(), "/exec", &["create", "get"][..]);
+        let probes = self
+            .probes
+            .iter()
+            .filter(|probe| matches!(probe.ask, Ask::Exec(_)))
+            .map(|_| exec());
+        let calls = self
+            .rules
             .iter()
             .flat_map(|rule| std::iter::once(&rule.action).chain(&rule.undo))
             .filter_map(|action| match action {
-                Action::Delete { kind, .. } => Some(kind),
+                Action::Delete { kind, .. } => Some((kind.clone(), "", &["get", "delete"][..])),
+                Action::Scale { kind, .. } => Some((kind.clone(), "/scale", &["patch"][..])),
+                Action::Restart { kind, .. } => Some((kind.clone(), "", &["patch"][..])),
+                Action::Evict { .. } => Some((pod(), "/eviction", &["create"][..])),
+                Action::Exec(_) => Some(exec()),
                 _ => None,
-            })
+            });
+        probes.chain(calls).collect()
     }
 
     /// Whether instances get a finalizer: something of them is not removed with them by garbage collection (`own: false`, `undo`),

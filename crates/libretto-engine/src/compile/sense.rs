@@ -7,7 +7,7 @@ use libretto_mirror::{Column, PROBE_COLUMNS, ProbeTable, Reach, WATCH_COLUMNS, W
 
 use super::{
     Ask, BodyTemplate, Check, CommandTemplate, HttpTemplate, ProbeSpec, RedisTemplate, Scope,
-    crd::column_type, suggestion,
+    crd::column_type, exec, prometheus, suggestion,
 };
 use crate::{
     template::{Names, is_template},
@@ -399,6 +399,17 @@ pub(super) fn probes(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> V
                 }
             }
             Some("http") => http(check, with, &with_place, &names, Some(timeout_ms)).map(Ask::Http),
+            Some("exec") => {
+                exec::exec(check, with, &with_place, &names, Some(timeout_ms)).map(Ask::Exec)
+            }
+            Some("dns") => {
+                check.only(with, &with_place, &["name"]);
+                required(check, with, &with_place, "name", &names).map(|name| Ask::Dns { name })
+            }
+            Some("prometheus") => {
+                prometheus::prometheus(check, with, &with_place, &names, timeout_ms)
+                    .map(Ask::Prometheus)
+            }
             // Complained about with the table's columns.
             _ => None,
         };
@@ -431,8 +442,7 @@ pub(super) fn required(
     }
 }
 
-/// `with:` of a Redis probe (whose timeout stands beside `every`) or call.
-/// `with` of an HTTP call or probe.
+/// `with:` of an HTTP call or probe (whose timeout stands beside `every`).
 pub(super) fn http(
     check: &mut Check<'_>,
     with: &Node,
@@ -522,6 +532,7 @@ pub(super) fn http(
     })
 }
 
+/// `with:` of a Redis probe (whose timeout stands beside `every`) or call.
 pub(super) fn redis(
     check: &mut Check<'_>,
     with: &Node,

@@ -279,6 +279,9 @@ fn called(handle: &str) -> String {
         Some(libretto_api::secret::Piece::Handle(SecretHandle::Field { field, .. })) => {
             format!("the sensitive field {field}, which is among the values,")
         }
+        Some(libretto_api::secret::Piece::Handle(SecretHandle::Made { .. })) => {
+            "random(), which is among the values,".to_owned()
+        }
         _ => "a secret among the values".to_owned(),
     }
 }

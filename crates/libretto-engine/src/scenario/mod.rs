@@ -3,6 +3,7 @@
 //! Every scenario is also swept: the pass after settling must be empty, a restarted process must find nothing to do, a
 //! crash before or after any effect must lead to the same end, and so must events in another order.
 
+mod answers;
 mod expect;
 mod names;
 mod redis;
@@ -25,7 +26,7 @@ use libretto_api::{
 };
 use libretto_mirror::{ColumnPath, Datum, Segment, Snapshot, Table};
 use serde_json::{Value, json};
-use sim::{Disturbance, Sim};
+use sim::{Disturbance, Done, Sim};
 
 use crate::{
     Compiled, Diagnostic, Engine, Ledger, load_files,
@@ -126,6 +127,7 @@ struct Scenario {
     instance: Value,
     /// Further objects that exist from the start.
     objects: Vec<Value>,
+    answers: Vec<answers::Given>,
     steps: Vec<Step>,
     /// Rows given for tables and views: then there is no world, only one pass.
     tables: Option<BTreeMap<String, Table>>,
@@ -164,6 +166,8 @@ enum Change {
     Heal(String),
     Write(i64),
     Object(Value),
+    /// In the place of those before.
+    Answers(Vec<answers::Given>),
 }
 
 struct Parser<'a> {
@@ -220,12 +224,16 @@ impl Parser<'_> {
             "metadata": {"name": "demo", "namespace": "default"}, "spec": {},
         });
         let mut objects = Vec::new();
+        let mut answers = Vec::new();
         if let Some(given) = node.get("given") {
             self.only(
                 given,
                 "given",
-                &["cr", "spec", "metadata", "model", "objects"],
+                &["cr", "spec", "metadata", "model", "objects", "answers"],
             );
+            if let Some(node) = given.get("answers") {
+                answers = self.answers(node);
+            }
             if let Some(model) = given.get("model")
                 && !matches!(
                     model.text(),
@@ -285,6 +293,7 @@ impl Parser<'_> {
             name,
             instance,
             objects,
+            answers,
             steps,
             tables,
             expect,
@@ -370,13 +379,14 @@ impl Parser<'_> {
                 "partition" => set.push(Change::Partition(target())),
                 "heal" => set.push(Change::Heal(target())),
                 "object" => set.push(Change::Object(value.to_json())),
+                "answers" => set.push(Change::Answers(self.answers(value))),
                 "write" => match value.data {
                     Data::Int(keys) => set.push(Change::Write(keys)),
                     _ => self.wrong(value.at, "write is a number of keys"),
                 },
                 other => self.wrong(
                     key.at,
-                    format!("nothing called `{other}` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object"),
+                    format!("nothing called `{other}` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object, answers"),
                 ),
             }
         }
@@ -544,6 +554,7 @@ impl Scenario {
         for object in &self.objects {
             sim.world.store(at_home(object, &self.instance));
         }
+        sim.answer(&self.answers);
         let mut failures = Vec::new();
         for (number, step) in self.steps.iter().enumerate() {
             let place = format!("step {} (line {})", number + 1, step.line);
@@ -661,9 +672,21 @@ fn restarted(sim: &mut Sim) -> Result<Vec<String>, String> {
     }
     // Nothing of this belongs to the scenario's own account; and until probes have answered, status may say so.
     sim.effects = effects;
-    let found: Vec<String> = sim
+    let package = Arc::clone(sim.engine.package());
+    let scheduled = |name: &str| {
+        package
+            .rules
+            .iter()
+            .any(|rule| rule.name == name && rule.schedule.is_some())
+    };
+    // What the clock did meanwhile would have been done without a restart too.
+    let (by_clock, done): (Vec<Done>, Vec<Done>) = sim
         .done
         .drain(before..)
+        .partition(|done| scheduled(&done.rule));
+    sim.done.extend(by_clock);
+    let found: Vec<String> = done
+        .into_iter()
         .filter(|done| !done.rule.starts_with('@'))
         .map(|done| {
             format!(
@@ -783,6 +806,7 @@ fn happen(sim: &mut Sim, change: &Change) -> Result<(), String> {
             }
         }
         Change::Write(keys) => sim.redis.write(*keys),
+        Change::Answers(answers) => sim.answer(answers),
         Change::Object(object) => {
             let object = &at_home(object, &sim.cr());
             let former = crate::ledger::reference(object)

@@ -7,7 +7,7 @@ use std::{
 
 use libretto_api::{
     chart::Charts,
-    intent::{Effect, Failure, FailureKind, Intent, Millis, Outcome, Probe, RedisCall},
+    intent::{Effect, Failure, FailureKind, Intent, Millis, Outcome, Probe, RedisCall, Series},
     object::{InstanceRef, ObjectRef, field_manager},
     secret::{Piece, SecretHandle, pieces},
 };
@@ -15,6 +15,7 @@ use libretto_mirror::{Change, Mirror, MirrorError, ScopeMode};
 use serde_json::{Value, json};
 
 use super::{
+    answers,
     redis::{Model, decoded},
     world::{Happened, World, inventory_reference, text},
 };
@@ -68,6 +69,8 @@ pub(crate) struct Sim {
     /// Queries that must have no rows after any plan of the current step, and what they found.
     pub(crate) never: Vec<String>,
     pub(crate) violations: BTreeSet<String>,
+    /// What the scenario says that is answered.
+    answers: Vec<answers::Given>,
 }
 
 impl Sim {
@@ -98,6 +101,7 @@ impl Sim {
             random: disturbance.shuffle,
             never: Vec::new(),
             violations: BTreeSet::new(),
+            answers: Vec::new(),
         };
         sim.restart()?;
         Ok(sim)
@@ -169,6 +173,12 @@ impl Sim {
     pub(crate) fn change_cr(&mut self, change: impl FnOnce(&mut Value)) {
         let instance = self.instance.clone();
         self.world.update(&instance, change);
+    }
+
+    /// From now on this is answered. Nobody has heard it yet, so nothing is settled before everybody was asked again.
+    pub(super) fn answer(&mut self, answers: &[answers::Given]) {
+        self.answers = answers.to_vec();
+        self.busy_at = self.world.now;
     }
 
     /// Lets one tick pass.
@@ -294,7 +304,9 @@ impl Sim {
                     0,
                 ),
             );
-            let answer = self.ask(&target.probe);
+            let given = answers::of_probe(&self.answers, &target.table, &target.key)
+                .map(|given| given.cloned().map_err(str::to_owned));
+            let answer = given.unwrap_or_else(|| self.ask(&target.probe));
             let dirty = self
                 .mirror
                 .probe_result(
@@ -325,7 +337,57 @@ impl Sim {
                 .then(|| json!({"open": true}))
                 .ok_or_else(|| format!("{host}:{port} does not answer")),
             Probe::Http(call) => self.http(&call.url),
+            Probe::Exec(call) => self
+                .runs(&call.pod)
+                .map(|()| json!({"code": 0, "stdout": "", "stderr": ""})),
+            Probe::Dns { name, .. } => self.resolve_name(name),
+            Probe::Prometheus { page, read } => self.http(&page.url).map(|_| match read {
+                Series::Scrape { .. } => json!({}),
+                Series::Query => json!({"series": []}),
+            }),
         }
+    }
+
+    /// Whether a command can be run in a pod; what it prints, the scenario says.
+    fn runs(&self, pod: &str) -> Result<(), String> {
+        let found = self
+            .world
+            .of_kind("Pod")
+            .find(|candidate| text(candidate, "/metadata/name") == pod);
+        match found {
+            Some(found) if text(found, "/status/phase") == "Running" => Ok(()),
+            Some(_) => Err(format!("exec in pod {pod}: it does not run")),
+            None => Err(format!("exec in pod {pod}: pods \"{pod}\" not found")),
+        }
+    }
+
+    /// Addresses of a Service: its own or, without one, those of the ready pods behind it.
+    fn resolve_name(&self, name: &str) -> Result<Value, String> {
+        let short = name.split('.').next().unwrap_or_default();
+        let service = self
+            .world
+            .of_kind("Service")
+            .find(|candidate| text(candidate, "/metadata/name") == short)
+            .ok_or_else(|| format!("resolve {name}: no such name"))?;
+        let own = text(service, "/spec/clusterIP");
+        if !own.is_empty() && own != "None" {
+            return Ok(json!({"addresses": [own]}));
+        }
+        let selector = service.pointer("/spec/selector").and_then(Value::as_object);
+        let addresses: BTreeSet<&str> = self
+            .world
+            .of_kind("Pod")
+            .filter(|pod| super::world::is_ready(pod))
+            .filter(|pod| {
+                selector.is_some_and(|selector| {
+                    selector
+                        .iter()
+                        .all(|(key, value)| pod["metadata"]["labels"].get(key) == Some(value))
+                })
+            })
+            .map(|pod| text(pod, "/status/podIP"))
+            .collect();
+        Ok(json!({"addresses": addresses}))
     }
 
     /// What is ready answers every request with `ok`.
@@ -521,6 +583,13 @@ impl Sim {
                 libretto_api::secret::redact(&format!("{} {}", call.method, call.url)),
                 true,
             ),
+            Effect::Exec(call) => (
+                libretto_api::secret::redact(&format!("{} {}", call.pod, call.command.join(" "))),
+                true,
+            ),
+            Effect::Scale { object, replicas } => (format!("scale {object} to {replicas}"), true),
+            Effect::Restart { object } => (format!("restart {object}"), true),
+            Effect::Evict { pod, .. } => (format!("evict {pod}"), true),
             Effect::Inventory { .. } => ("inventory".to_owned(), false),
         };
         self.done.push(Done {
@@ -539,6 +608,12 @@ impl Sim {
     fn execute(&mut self, intent: &Intent) -> Outcome {
         let manager = field_manager(&intent.instance.package);
         let uid = intent.instance.uid.clone();
+        if let Some(error) = answers::of_call(&self.answers, &intent.rule, &intent.key) {
+            return Outcome::Failed(Failure {
+                kind: FailureKind::Refused,
+                message: error.to_owned(),
+            });
+        }
         let result = match &intent.effect {
             Effect::Apply { object, adopt } => {
                 let object = self.with_secrets(object);
@@ -576,6 +651,29 @@ impl Sim {
                     kind: FailureKind::Unreachable,
                     message,
                 }),
+            Effect::Exec(call) => self
+                .runs(&call.pod)
+                .map(|()| None)
+                .map_err(|message| Failure {
+                    kind: FailureKind::Unreachable,
+                    message,
+                }),
+            Effect::Scale { object, replicas } => self.change(object, "scale", |object| {
+                object["spec"]["replicas"] = json!(replicas);
+            }),
+            Effect::Restart { object } => {
+                // Not the time: one row that restarts twice, around a crash, is to end as one that restarts once.
+                let why = intent.fingerprint.clone();
+                self.change(object, "restart", |object| {
+                    let template = &mut object["spec"]["template"]["metadata"];
+                    template["annotations"]["kubectl.kubernetes.io/restartedAt"] = json!(why);
+                })
+            }
+            Effect::Evict { pod, uid } => match self.world.delete(pod, uid.as_deref()) {
+                Ok(true) => Ok(None),
+                Ok(false) => return Outcome::Absent,
+                Err(failure) => Err(failure),
+            },
             Effect::Inventory { inventory } => {
                 let reference = inventory_reference(&intent.instance);
                 let former = self.world.objects.get(&reference).cloned();
@@ -601,6 +699,23 @@ impl Sim {
             Ok(object) => Outcome::Done { object },
             Err(failure) => Outcome::Failed(failure),
         }
+    }
+
+    /// Changes an object that is there.
+    fn change(
+        &mut self,
+        object: &ObjectRef,
+        what: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Option<Value>, Failure> {
+        if !self.world.objects.contains_key(object) {
+            return Err(Failure {
+                kind: FailureKind::Refused,
+                message: format!("{what} {object}: not found"),
+            });
+        }
+        self.world.update(object, change);
+        Ok(self.world.objects.get(object).cloned())
     }
 
     fn with_secrets(&self, object: &Value) -> Result<Value, Failure> {
@@ -671,6 +786,11 @@ fn resolve(
                 .find(|secret| text(secret, "/metadata/name") == name)
                 .and_then(|secret| decoded(secret, &key))
                 .ok_or_else(|| format!("Secret {}/{name} has no key {key}", instance.namespace)),
+            // The same each time, so that runs can be compared.
+            Piece::Handle(SecretHandle::Made { letters, length }) => {
+                let letter = char::from(letters.all()[0]);
+                Ok(letter.to_string().repeat(usize::from(length)))
+            }
             Piece::Handle(SecretHandle::Field { field, .. }) => package
                 .fields()
                 .iter()

@@ -16,8 +16,8 @@ fn mistakes_are_told_with_place_and_hint() {
             "package.yaml:14:3: `parameters` is not supported by this version of libretto\n  hint: spec knows: crd, sense, decide, execute\n",
         ),
         (
-            "execute:\n  - {name: a, alert: {}}\n",
-            "package.yaml:15:17: `alert` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, helm, call, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with, undo, during, drift, force\n",
+            "execute:\n  - {name: a, deny: {}}\n",
+            "package.yaml:15:17: `deny` is not supported by this version of libretto\n  hint: rule a knows: apply, patch, helm, call, alert, status, metric, name, for, key, on, stable, repeat, once, after, limit, ignore, adopt, leave, event, own, with, undo, during, drift, force, ready, schedule\n",
         ),
         (
             "execute:\n  - {name: a, aply: {}}\n",
@@ -25,7 +25,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "execute:\n  - {name: a}\n",
-            "package.yaml:15:7: rule a has no verb\n  hint: one of: apply, patch, helm, call, status, metric\n",
+            "package.yaml:15:7: rule a has no verb\n  hint: one of: apply, patch, helm, call, alert, status, metric\n",
         ),
         (
             "execute:\n  - {name: a, call: event, patch: {}}\n",
@@ -90,7 +90,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "sense:\n  info: {probe: sql, for: SELECT 1 AS key, with: {}}\n",
-            "package.yaml:15:19: sense.info: probe `sql` is not supported by this version of libretto\n  hint: probes are: redis, tcp, http\n",
+            "package.yaml:15:19: sense.info: probe `sql` is not supported by this version of libretto\n  hint: probes are: redis, tcp, http, exec, dns, prometheus\n",
         ),
         (
             "sense:\n  info: {probe: tcp, for: SELECT 1 AS k, every: 5, with: {host: h, port: 1}}\n",
@@ -176,7 +176,7 @@ fn mistakes_are_told_with_place_and_hint() {
         ),
         (
             "execute:\n  - {name: a, call: sql, with: {}}\n",
-            "package.yaml:15:23: rule a: `call: sql` is not supported by this version of libretto\n  hint: calls are: redis, http, kube.delete, event\n",
+            "package.yaml:15:23: rule a: `call: sql` is not supported by this version of libretto\n  hint: calls are: redis, http, exec, kube.delete, kube.scale, kube.restart, kube.evict, event\n",
         ),
         (
             "execute:\n  - {name: a, call: rediss, with: {}}\n",
@@ -356,7 +356,7 @@ fn the_definition_is_checked_against_the_fields() {
         (
             "file: crd.yaml",
             "group: example.dev",
-            "package.yaml:6:5: crd needs `kind`\npackage.yaml:8:5: unknown keyword `fields` in crd\n  hint: crd knows: version, scope, group, kind, plural, shortNames, schema\n",
+            "package.yaml:6:5: crd needs `kind`\npackage.yaml:8:5: unknown keyword `fields` in crd\n  hint: crd knows: version, scope, unmanaged, group, kind, plural, shortNames, schema, overrides\n",
         ),
     ];
     for (old, new, expected) in cases {
@@ -570,6 +570,8 @@ fn a_kind_in_short_form_becomes_a_definition() {
                 "properties": {"name": {"type": "string"}, "level": {"type": "integer"}}}},
             "extra": {"x-kubernetes-preserve-unknown-fields": true},
             "debug": {"type": "boolean"},
+            "paused": {"type": "boolean", "description": "Nothing is changed while this is true."},
+            "stopped": {"type": "boolean", "description": "Workloads have no replicas while this is true; data stays."},
         })
     );
     let field = |name: &str| package.fields().iter().find(|field| field.name == name);

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calls;
 mod compile;
+mod controls;
 mod helm;
 mod objects;
 mod rules;
@@ -239,7 +241,10 @@ impl Fixture {
                 }),
                 None => self.execute(intent),
             };
-            if !matches!(intent.rule.as_str(), "@status" | "@inventory") {
+            // What a failed rule is told by, the tests of the status look at.
+            if !matches!(intent.rule.as_str(), "@status" | "@inventory")
+                && intent.key != "rule failed"
+            {
                 done.push(shown(intent));
             }
             self.ledger.record(intent, &outcome, self.now);
@@ -286,12 +291,27 @@ impl Fixture {
             Effect::Event { .. }
             | Effect::Redis(_)
             | Effect::Http(_)
+            | Effect::Exec(_)
+            | Effect::Scale { .. }
+            | Effect::Restart { .. }
+            | Effect::Evict { .. }
             | Effect::Inventory { .. } => Ok(None),
         };
         match result {
             Ok(object) => Outcome::Done { object },
             Err(failure) => Outcome::Failed(failure),
         }
+    }
+
+    /// Events that the next plan would record.
+    pub(super) fn look_at_events(&self) -> Vec<String> {
+        let snapshot = self.mirror.snapshot("demo", "cr-uid").unwrap().unwrap();
+        let plan = self.engine.plan(&snapshot, &self.ledger, self.now, 7);
+        plan.intents
+            .iter()
+            .filter(|intent| matches!(intent.effect, Effect::Event { .. }))
+            .map(shown)
+            .collect()
     }
 
     /// A new process: only the inventory is left of the ledger.
@@ -355,6 +375,12 @@ pub(super) fn shown(intent: &Intent) -> String {
             call.url,
             serde_json::to_string(&call.body).unwrap()
         ),
+        Effect::Exec(call) => format!("exec {} {}", call.pod, call.command.join(" ")),
+        Effect::Scale { object, replicas } => {
+            format!("scale {}/{} to {replicas}", object.gvk.kind, object.name)
+        }
+        Effect::Restart { object } => format!("restart {}/{}", object.gvk.kind, object.name),
+        Effect::Evict { pod, .. } => format!("evict {}", pod.name),
         Effect::Inventory { .. } => "inventory".to_owned(),
     }
 }

@@ -171,7 +171,7 @@ fn mistakes_in_scenarios_have_a_place() {
     assert_eq!(
         render(&found),
         "tests.yaml:2:16: the package declares no field `sice` under crd.fields\n\
-         tests.yaml:4:13: nothing called `explode` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object\n\
+         tests.yaml:4:13: nothing called `explode` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object, answers\n\
          tests.yaml:5:12: for is a duration like 30s\n\
          tests.yaml:6:16: unknown keyword `stauts` in expect; there are: rows, applied, calls, status, order, never\n\
          tests.yaml:7:3: a scenario needs a name\n"

@@ -324,3 +324,21 @@ fn ready_is_what_the_package_says_too() {
         ]
     );
 }
+
+#[test]
+fn a_rule_that_fails_is_told_once() {
+    let mut f = Fixture::new(
+        "execute:\n  - name: a\n    call: event\n    with: {reason: R, message: \"{{ cr.labels.missing.more }}\"}\n",
+    );
+    let told = |f: &Fixture| -> Vec<String> {
+        f.look_at_events()
+            .into_iter()
+            .filter(|text| text.contains("RuleFailed"))
+            .collect()
+    };
+    assert_eq!(told(&f).len(), 1, "{:?}", told(&f));
+    f.settle();
+    assert_eq!(told(&f), Vec::<String>::new());
+    f.restart();
+    assert_eq!(told(&f), Vec::<String>::new(), "the status says it already");
+}

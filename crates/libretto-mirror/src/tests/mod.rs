@@ -68,6 +68,10 @@ pub(super) fn schema() -> PackageSchema {
                     sensitive: true,
                 },
             ],
+            unmanaged: vec![Scope {
+                annotation: "libretto.dev/unmanaged".into(),
+                value: "true".into(),
+            }],
             scope: Some(Scope {
                 annotation: "example.dev/scope".into(),
                 value: "cluster".into(),

@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) images: Option<PathBuf>,
     pub(crate) metrics_addr: Option<String>,
     pub(crate) helm: Option<PathBuf>,
+    /// URLs.
+    pub(crate) alertmanagers: Vec<String>,
 }
 
 impl Config {

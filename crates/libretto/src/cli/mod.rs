@@ -2,6 +2,7 @@
 //!
 //! One file per command. Exit codes: 0 done, 1 it did not work, 2 wrong usage, 130 interrupted; `exec` passes the command's own.
 
+mod alerts;
 mod apply;
 mod completion;
 mod config;

@@ -273,8 +273,8 @@ fn cluster_role(package: &Compiled) -> Value {
     })
 }
 
-/// What the runtime does in the name of a package: watch what it senses, write what it applies, change what it patches, delete what its
-/// calls delete, its own Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets
+/// What the runtime does in the name of a package: watch what it senses, write what it applies, change what it patches, what its calls
+/// and probes ask for, its own Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets
 /// its handles name.
 pub(crate) fn rules(package: &Compiled) -> Vec<Value> {
     let mut verbs: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
@@ -294,8 +294,8 @@ pub(crate) fn rules(package: &Compiled) -> Vec<Value> {
     for gvk in package.written() {
         allow(gvk, "", &["get", "patch"]);
     }
-    for gvk in package.deleted() {
-        allow(gvk, "", &["get", "delete"]);
+    for (gvk, subresource, words) in package.requests() {
+        allow(&gvk, subresource, words);
     }
     if package.holds_instances() {
         allow(package.gvk(), "", &["patch"]);

@@ -459,6 +459,7 @@ fn common() -> PackageSchema {
             gvk: Gvk::new("", "v1", "Namespace"),
             fields: Vec::new(),
             scope: None,
+            unmanaged: Vec::new(),
         },
         watches,
         probes: Vec::new(),

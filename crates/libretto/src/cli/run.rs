@@ -11,6 +11,7 @@ use libretto_mirror::ScopeMode;
 use crate::{
     cli::{
         CliError,
+        alerts::AlertArgs,
         config::Config,
         connect::{self, ClusterArgs},
         helm::HelmArgs,
@@ -72,6 +73,9 @@ pub struct RunArgs {
     pub helm: HelmArgs,
 
     #[command(flatten)]
+    pub alerts: AlertArgs,
+
+    #[command(flatten)]
     pub cluster: ClusterArgs,
 }
 
@@ -98,6 +102,7 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         namespace: args.namespace,
         install: !args.no_install,
         helm: args.helm.program(config.helm),
+        alertmanagers: args.alerts.receivers(config.alertmanagers)?,
         loopback: false,
     };
     let starting = Runtime::start(client, options);

@@ -14,7 +14,9 @@ use libretto_devcluster::node::{self, Entry};
 
 use crate::{
     cli::{
-        CliError, block_on,
+        CliError,
+        alerts::AlertArgs,
+        block_on,
         config::{Config, default_data_dir},
         helm::HelmArgs,
         log_to_stderr, run,
@@ -106,6 +108,9 @@ pub struct UpArgs {
 
     #[command(flatten)]
     pub helm: HelmArgs,
+
+    #[command(flatten)]
+    pub alerts: AlertArgs,
 }
 
 /// How pods are run.
@@ -144,10 +149,11 @@ pub(crate) struct Settings {
     pub(crate) images: Option<PathBuf>,
     pub(crate) metrics_addr: Option<String>,
     pub(crate) helm: PathBuf,
+    pub(crate) alertmanagers: Vec<String>,
 }
 
 impl Settings {
-    fn new(args: UpArgs, config: Config) -> Self {
+    fn new(args: UpArgs, config: Config) -> Result<Self, CliError> {
         let UpArgs {
             no_demo,
             once,
@@ -159,9 +165,10 @@ impl Settings {
             images,
             metrics_addr,
             helm,
+            alerts,
         } = args;
         let timeout = timeout.or(config.timeout).unwrap_or(DEFAULT_TIMEOUT);
-        Self {
+        Ok(Self {
             demo: !no_demo,
             once,
             timeout: std::time::Duration::from_secs(timeout),
@@ -178,7 +185,8 @@ impl Settings {
             images: images.or(config.images),
             metrics_addr: metrics_addr.or(config.metrics_addr),
             helm: helm.program(config.helm),
-        }
+            alertmanagers: alerts.receivers(config.alertmanagers)?,
+        })
     }
 }
 
@@ -188,7 +196,7 @@ pub fn dispatch_roles() {
 }
 
 pub(crate) fn up(args: UpArgs, config: Config, verbose: u8) -> Result<(), CliError> {
-    let settings = Settings::new(args, config);
+    let settings = Settings::new(args, config)?;
     if settings.once && !settings.demo {
         return Err(CliError::usage(
             "--once waits for the demo, which --no-demo leaves out; see `libretto up --help`",
@@ -277,7 +285,7 @@ mod tests {
     fn settings(flags: &[&str], config: Config) -> Settings {
         let cli = Cli::try_parse_from(["libretto", "up"].iter().chain(flags)).unwrap();
         match cli.command {
-            Command::Up(args) => Settings::new(*args, config),
+            Command::Up(args) => Settings::new(*args, config).unwrap(),
             other => panic!("{other:?}"),
         }
     }

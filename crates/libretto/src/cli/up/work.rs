@@ -176,6 +176,7 @@ async fn inside(
         namespace: None,
         install: true,
         helm: settings.helm.clone(),
+        alertmanagers: settings.alertmanagers.clone(),
         loopback: true,
     };
     let starting = Runtime::start(local.client.clone(), options);
