@@ -263,7 +263,30 @@ fn prepare(namespaces: CloneFlags, owner: (Uid, Gid)) -> Result<(), String> {
         .map_err(|error| format!("preparing the network: {error}"))?;
     runtime.block_on(network::set_up_bridge())?;
     runtime.block_on(network::try_veth())?;
+    name_servers()?;
     try_read_only_bind()
+}
+
+/// Lets this process resolve names as pods do: the engine in it asks Services by name, and the machine's own name servers cannot be
+/// reached from here.
+fn name_servers() -> Result<(), String> {
+    let target = Path::new("/etc/resolv.conf");
+    // Without the file there is nothing to mount over, and the C library asks a server that is not there.
+    if !target.exists() {
+        return Ok(());
+    }
+    let problem = |what: String| format!("naming the cluster's name server: {what}");
+    let mut file = tempfile::NamedTempFile::new().map_err(|error| problem(error.to_string()))?;
+    let text = format!(
+        "nameserver {}\nsearch svc.cluster.local cluster.local\noptions ndots:5\n",
+        network::GATEWAY
+    );
+    file.write_all(text.as_bytes())
+        .map_err(|error| problem(error.to_string()))?;
+    let none = None::<&str>;
+    // The file is removed at the end of this function; what is mounted stays, in our own mount namespace.
+    mount(Some(file.path()), target, none, MsFlags::MS_BIND, none)
+        .map_err(|errno| problem(errno.to_string()))
 }
 
 fn try_read_only_bind() -> Result<(), String> {
