@@ -3,6 +3,7 @@
 //! Everything a fresh machine lacks is installed here (as root) or named together with the command that installs it. Nothing in
 //! this program is needed to use a built `libretto`.
 
+mod documents;
 mod edges;
 mod generate;
 mod kubernetes;

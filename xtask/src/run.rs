@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{edges, generate, kubernetes, say, setup, tidy};
+use crate::{documents, edges, generate, kubernetes, say, setup, tidy};
 
 /// Builds the binary and hands the terminal over to `libretto up`.
 pub(crate) fn up(release: bool, arguments: &[String]) -> Result<ExitCode, String> {
@@ -156,6 +156,9 @@ pub(crate) fn check() -> Result<(), String> {
         || edges::check(&setup::workspace()),
     )?;
     step("tidiness", || tidy::check(&setup::workspace()))?;
+    step("files that documents show", || {
+        documents::check(&setup::workspace())
+    })?;
     step("lints", || {
         cargo(&[
             "clippy",
@@ -196,6 +199,17 @@ fn package_tests(binary: &Path) -> Result<(), String> {
                 status,
             )?;
         }
+    }
+    let shown = setup::workspace().join("target/documents");
+    for package in documents::packages(&setup::workspace(), &shown)? {
+        let status = Command::new(binary)
+            .args(["package", "lint"])
+            .arg(&package)
+            .status();
+        setup::succeeded(
+            &format!("libretto package lint {}", package.display()),
+            status,
+        )?;
     }
     Ok(())
 }
