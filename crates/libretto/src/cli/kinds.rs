@@ -24,11 +24,7 @@ impl Kinds {
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|group| {
-                let name = group["name"].as_str()?;
-                let version = group["preferredVersion"]["version"].as_str()?;
-                Some((name.to_owned(), version.to_owned()))
-            })
+            .flat_map(versions_of)
             .collect();
         let named = futures::future::join_all(
             versions
@@ -39,12 +35,14 @@ impl Kinds {
         let mut resources = core.as_ref().clone();
         for group in named {
             // An aggregated API that does not answer must not hide all others.
-            resources.extend(
-                group
-                    .unwrap_or_else(|_error| Arc::default())
-                    .iter()
-                    .cloned(),
-            );
+            for resource in group.unwrap_or_else(|_error| Arc::default()).iter() {
+                let known = resources.iter().any(|known| {
+                    known.api.group == resource.api.group && known.api.kind == resource.api.kind
+                });
+                if !known {
+                    resources.push(resource.clone());
+                }
+            }
         }
         Ok(Self(resources))
     }
@@ -195,6 +193,23 @@ pub(crate) fn short_name(object: &Value) -> String {
     format!("{kind}{group}/{name}")
 }
 
+/// Group and version of everything a group serves, the preferred version first: a Kind may be in another one alone.
+fn versions_of(group: &Value) -> Vec<(String, String)> {
+    let name = group["name"].as_str().unwrap_or_default();
+    let preferred = group["preferredVersion"]["version"].as_str();
+    let others = group["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|version| version["version"].as_str())
+        .filter(|version| Some(*version) != preferred);
+    preferred
+        .into_iter()
+        .chain(others)
+        .map(|version| (name.to_owned(), version.to_owned()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -269,5 +284,18 @@ mod tests {
     fn short_names_carry_the_group() {
         let object = json!({"apiVersion": "redis.kun/v1beta1", "kind": "RedisCluster", "metadata": {"name": "test"}});
         assert_eq!(short_name(&object), "rediscluster.redis.kun/test");
+    }
+
+    #[test]
+    fn every_version_of_a_group_is_asked_the_preferred_first() {
+        let group = json!({
+            "name": "example.com", "preferredVersion": {"version": "v1"},
+            "versions": [{"version": "v1alpha1"}, {"version": "v1"}],
+        });
+        let found: Vec<String> = versions_of(&group)
+            .into_iter()
+            .map(|(group, version)| format!("{group}/{version}"))
+            .collect();
+        assert_eq!(found, ["example.com/v1", "example.com/v1alpha1"]);
     }
 }
