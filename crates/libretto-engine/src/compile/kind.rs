@@ -21,6 +21,9 @@ pub(super) const KEYWORDS: &[&str] = &[
     "overrides",
 ];
 
+/// What Kubernetes takes for a quantity, as its own tools write it into definitions.
+const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTP]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
 /// Types of a field, and what each is in OpenAPI and in the mirror.
 const TYPES: &[(&str, &str, ColumnType)] = &[
     ("string", "string", ColumnType::String),
@@ -157,7 +160,7 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
         root["required"] = json!(["spec"]);
     }
     root["properties"]["spec"] = spec;
-    let crd = json!({
+    let mut crd = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.{group}")},
@@ -169,7 +172,6 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
                 "listKind": format!("{kind}List"),
                 "plural": plural,
                 "singular": kind.to_lowercase(),
-                "shortNames": short,
             },
             "versions": [{
                 "name": version,
@@ -185,6 +187,9 @@ pub(super) fn define(check: &mut Check<'_>, node: &Node) -> Option<(Value, Vec<F
             }],
         },
     });
+    if !short.is_empty() {
+        crd["spec"]["names"]["shortNames"] = json!(short);
+    }
     Some((crd, fields))
 }
 
@@ -277,7 +282,11 @@ fn property(check: &mut Check<'_>, node: &Node, place: &str, top: bool) -> Optio
         return None;
     };
     let mut schema = match name {
-        "quantity" => json!({"x-kubernetes-int-or-string": true}),
+        "quantity" => json!({
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": QUANTITY,
+            "x-kubernetes-int-or-string": true,
+        }),
         "json" => json!({"x-kubernetes-preserve-unknown-fields": true}),
         _ => json!({"type": open_api}),
     };

@@ -65,6 +65,7 @@ pub struct Compiled {
     bases: BTreeMap<String, BTreeSet<String>>,
     watches: Vec<Watch>,
     written: BTreeSet<Gvk>,
+    secrets: bool,
 }
 
 /// A Kind to watch.
@@ -391,6 +392,11 @@ impl Compiled {
     /// Kinds that it applies: created, changed and deleted. Those of [`Compiled::written`] beside them are only patched.
     pub fn applied(&self) -> impl Iterator<Item = &Gvk> {
         self.rules.iter().flat_map(|rule| rule.action.applies())
+    }
+
+    /// Values of Secrets may be asked for.
+    pub fn reads_secrets(&self) -> bool {
+        self.secrets
     }
 
     /// Some rule renders a chart.
@@ -1068,6 +1074,8 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
         schema,
         watches,
         written,
+        // In a chart or a script it may mean something else; then the package has a right that it does not use.
+        secrets: check.files.values().any(|text| text.contains("secret(")),
     })
 }
 

@@ -409,7 +409,10 @@ impl Sim {
         let behind = self
             .world
             .of_kind("Service")
-            .find(|candidate| text(candidate, "/metadata/name") == service)
+            .find(|candidate| {
+                text(candidate, "/metadata/name") == service
+                    || text(candidate, "/spec/clusterIP") == host
+            })
             .and_then(|found| found.pointer("/spec/selector")?.as_object().cloned());
         self.world.of_kind("Pod").any(|pod| {
             let fits = text(pod, "/status/podIP") == host

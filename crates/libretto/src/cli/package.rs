@@ -308,7 +308,9 @@ pub(crate) fn rules(package: &Compiled) -> Vec<Value> {
         "",
         &["get", "create", "patch"],
     );
-    allow(&Gvk::new("", "v1", "Secret"), "", &["get"]);
+    if package.reads_secrets() {
+        allow(&Gvk::new("", "v1", "Secret"), "", &["get"]);
+    }
     allow(
         &Gvk::new("events.k8s.io", "v1", "Event"),
         "",
