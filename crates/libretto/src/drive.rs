@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use libretto_actions::{Actions, INVENTORY_KEY, helm::Helm, inventory_name, kube::CallError};
+use libretto_actions::{Actions, helm::Helm, kube::CallError};
 use libretto_api::{
     chart::Charts,
     intent::{Effect, FailureKind, Intent, Outcome},
@@ -20,12 +20,11 @@ use libretto_api::{
 use libretto_engine::{Compiled, Engine, Ledger, Plan, RuleView};
 use libretto_mirror::{Change, Dirty, Mirror, Snapshot};
 use parking_lot::Mutex;
-use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::{
-    charts::Background, clock, metrics::Metrics, notice::Notices, probes::Prober, queue::Queue,
-    watch::Tables,
+    charts::Background, clock, inventory, metrics::Metrics, notice::Notices, probes::Prober,
+    queue::Queue, watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -235,25 +234,9 @@ impl Driver {
             instance: instance.to_string(),
             problem,
         };
-        let object = ObjectRef {
-            gvk: Gvk::new("", "v1", "ConfigMap"),
-            namespace: instance.namespace.clone(),
-            name: inventory_name(instance),
-        };
-        let live = self
-            .actions
-            .kube()
-            .get(&object)
+        let inventory = inventory::read(self.actions.kube(), instance)
             .await
-            .map_err(|error| unreadable(error.to_string()))?;
-        let inventory = match live {
-            Some(map) if written_for(&map, instance) => map["data"][INVENTORY_KEY]
-                .as_str()
-                .map_or(Ok(Value::Null), serde_json::from_str)
-                .map_err(|error| unreadable(error.to_string()))?,
-            // None, or of a same-named instance that is gone.
-            _ => Value::Null,
-        };
+            .map_err(unreadable)?;
         Ledger::from_inventory(&inventory).map_err(unreadable)
     }
 
@@ -606,14 +589,6 @@ fn ours(snapshot: &Snapshot, intent: &Intent) -> bool {
         .ok()
         .and_then(|target| snapshot.object(&target))
         .is_some_and(|row| row.owned)
-}
-
-fn written_for(map: &Value, instance: &InstanceRef) -> bool {
-    map["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|owner| owner["uid"] == instance.uid.as_str())
 }
 
 /// For logs and metric labels.

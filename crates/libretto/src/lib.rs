@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod drive;
 pub mod install;
+pub mod inventory;
 pub mod metrics;
 pub mod notice;
 pub mod packages;

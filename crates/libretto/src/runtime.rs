@@ -192,7 +192,7 @@ async fn helm_for(
     })
 }
 
-fn sensitive_fields(
+pub(crate) fn sensitive_fields(
     packages: &[Arc<Compiled>],
 ) -> HashMap<(String, String), libretto_mirror::ColumnPath> {
     packages

@@ -6,3 +6,4 @@ mod charts;
 mod faults;
 mod input;
 mod lifecycle;
+mod tools;

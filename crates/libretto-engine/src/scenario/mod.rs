@@ -6,7 +6,7 @@
 mod expect;
 mod names;
 mod redis;
-mod schema;
+pub(crate) mod schema;
 mod sim;
 pub(crate) mod world;
 

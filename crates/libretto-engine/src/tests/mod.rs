@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod compile;
+mod explain;
 mod helm;
 mod objects;
 mod rules;

@@ -37,6 +37,8 @@ pub enum PackageCommand {
     Lint(PlaceArgs),
     /// Run a package's scenarios (tests.yaml)
     Test(TestArgs),
+    /// Print what a first pass would do on an empty cluster, from files alone
+    Plan(super::plan::FilesArgs),
     /// Print a package's CustomResourceDefinition
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
@@ -94,6 +96,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
             ))
         }
         PackageCommand::Test(args) => test(args, out),
+        PackageCommand::Plan(args) => super::plan::of_files(&args, out),
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
         PackageCommand::Rbac(args) => {
@@ -183,7 +186,7 @@ fn test(args: TestArgs, out: &mut Printer) -> Result<(), CliError> {
         packages::files(&args.package).map_err(|error| CliError::failed(error.to_string()))?;
     let mut started = Instant::now();
     let mut printed = Ok(());
-    let charts: Arc<dyn Charts> = Arc::new(AtOnce::new(&args.helm.program(None)));
+    let charts: Arc<dyn Charts> = Arc::new(AtOnce::new(&args.helm.program(None), None));
     let reports = scenario::run_watched(&files, args.filter.as_deref(), &charts, &mut |moment| {
         match moment {
             Moment::Begins(name) => {
