@@ -31,6 +31,7 @@ mod vocabulary;
 mod yaml;
 
 pub use classic::{classic_file, convert};
+pub use compile::schema::{package_schema, tests_schema};
 pub use compile::{Compiled, MetricSpec, Watch, load_dir, load_files};
 pub use diagnostic::{Diagnostic, render};
 pub use engine::Engine;

@@ -12,7 +12,7 @@ use crate::yaml::{Data, Node};
 pub(super) const KEYWORDS: &[&str] = &["group", "kind", "plural", "shortNames", "schema"];
 
 /// Types of a field, and what each is in OpenAPI and in the mirror.
-const TYPES: &[(&str, &str, ColumnType)] = &[
+pub(super) const TYPES: &[(&str, &str, ColumnType)] = &[
     ("string", "string", ColumnType::String),
     ("int", "integer", ColumnType::Int),
     ("float", "number", ColumnType::Float),

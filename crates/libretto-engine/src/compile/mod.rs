@@ -6,6 +6,7 @@ mod execute;
 mod fits;
 mod helm;
 mod kind;
+pub(crate) mod schema;
 mod sense;
 mod values;
 
@@ -475,7 +476,10 @@ impl Check<'_> {
     }
 
     /// Complains about every key that is not known here.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn only(&mut self, node: &Node, place: &str, known: &[&str]) {
+        #[cfg(test)]
+        schema::seen::note(std::panic::Location::caller(), known);
         if !matches!(node.data, Data::Map(_)) {
             self.wrong(
                 node.at,

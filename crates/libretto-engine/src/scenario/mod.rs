@@ -32,6 +32,23 @@ use crate::{
     yaml::{self, At, Data, Node},
 };
 
+pub(crate) use expect::KEYWORDS as EXPECTATIONS;
+
+/// What can happen in a step.
+pub(crate) const HAPPENINGS: &[&str] = &[
+    "cr",
+    "spec",
+    "metadata",
+    "kill",
+    "restart",
+    "delete",
+    "wipe",
+    "partition",
+    "heal",
+    "write",
+    "object",
+];
+
 /// What came of one scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -182,7 +199,10 @@ impl Parser<'_> {
         });
     }
 
+    #[cfg_attr(test, track_caller)]
     fn only(&mut self, node: &Node, place: &str, known: &[&str]) {
+        #[cfg(test)]
+        crate::compile::schema::seen::note(std::panic::Location::caller(), known);
         if !matches!(node.data, Data::Map(_)) {
             self.wrong(
                 node.at,
@@ -376,7 +396,10 @@ impl Parser<'_> {
                 },
                 other => self.wrong(
                     key.at,
-                    format!("nothing called `{other}` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object"),
+                    format!(
+                        "nothing called `{other}` can happen; there are: {}",
+                        HAPPENINGS.join(", ")
+                    ),
                 ),
             }
         }

@@ -8,6 +8,7 @@ mod helm;
 mod objects;
 mod rules;
 mod scenario;
+mod schema;
 mod status;
 mod undo;
 

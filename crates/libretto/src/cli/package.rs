@@ -39,6 +39,8 @@ pub enum PackageCommand {
     Test(TestArgs),
     /// Print what a first pass would do on an empty cluster, from files alone
     Plan(super::plan::FilesArgs),
+    /// Print the JSON Schema of package.yaml, for editors
+    Schema(SchemaArgs),
     /// Print a package's CustomResourceDefinition
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
@@ -52,6 +54,20 @@ pub struct PlaceArgs {
     /// Folder with a package.yaml, or the name of a bundled package
     #[arg(default_value = ".")]
     pub package: String,
+}
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  libretto package schema > package.schema.json          # then, as the first line of package.yaml:
+                                                         # yaml-language-server: $schema=../package.schema.json
+  libretto package schema --tests > tests.schema.json";
+
+#[derive(Debug, Args)]
+#[command(after_help = SCHEMA_EXAMPLES)]
+pub struct SchemaArgs {
+    /// Of tests.yaml instead
+    #[arg(long)]
+    pub tests: bool,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +113,14 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
         }
         PackageCommand::Test(args) => test(args, out),
         PackageCommand::Plan(args) => super::plan::of_files(&args, out),
+        PackageCommand::Schema(args) => {
+            let schema = if args.tests {
+                libretto_engine::tests_schema()
+            } else {
+                libretto_engine::package_schema()
+            };
+            out.document(&schema, Document::Json)
+        }
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
         PackageCommand::Rbac(args) => {

@@ -32,6 +32,7 @@ fn every_command_parses_its_examples() {
         "explain rediscluster/test roll -o yaml",
         "plan rediscluster/test --exit-code",
         "plan -f changed.yaml -o json",
+        "package schema --tests",
         "package plan redis -f a.yaml -f b.yaml",
         "query --tables",
         "query -o json SELECT",
