@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 
 use crate::{
     charts::Background, clock, inventory, metrics::Metrics, notice::Notices, probes::Prober,
-    queue::Queue, watch::Tables,
+    queue::Queue, rehearsal::Rehearsal, watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -60,6 +60,8 @@ pub struct Driver {
     actions: Actions,
     charts: Arc<dyn Charts>,
     notices: Notices,
+    /// Takes the place of the actions.
+    rehearsal: Option<Rehearsal>,
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
     standings: Mutex<HashMap<String, Standing>>,
@@ -93,6 +95,7 @@ impl Driver {
         actions: Actions,
         metrics: Arc<Metrics>,
         helm: Result<Arc<Helm>, String>,
+        rehearsal: Option<Rehearsal>,
     ) -> Arc<Self> {
         let queue = Arc::new(Queue::default());
         Arc::new(Self {
@@ -108,6 +111,7 @@ impl Driver {
             metrics,
             actions,
             notices: Notices::default(),
+            rehearsal,
             ledgers: Mutex::default(),
             standings: Mutex::default(),
             restless: Mutex::default(),
@@ -273,6 +277,10 @@ impl Driver {
 
     /// Carries out the intents in their order. Calls to different servers that follow one another are made at the same time.
     async fn act(&self, snapshot: &Snapshot, plan: &Plan) -> Vec<(Intent, Outcome)> {
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.hear(snapshot, plan);
+            return Vec::new();
+        }
         let mut outcomes = Vec::with_capacity(plan.intents.len());
         let mut rest = plan.intents.as_slice();
         while let Some(first) = rest.first() {
@@ -528,6 +536,9 @@ impl Driver {
         self.standings.lock().remove(&instance.uid);
         self.restless.lock().remove(&instance.uid);
         self.notices.forget(&instance.uid);
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.forget(&instance.uid);
+        }
         self.metrics.forget(instance);
     }
 

@@ -1,10 +1,13 @@
 //! The package author's tools beside an operator at work: they say how an instance stands and what would be done, and do nothing.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use libretto_e2e::{
     Failure, Step,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     redis::{HEALING, Redis},
     wait,
 };
@@ -100,6 +103,60 @@ async fn what_is_asked_wrongly_is_answered_with_what_there_is() -> Step {
         let output = cluster.libretto(words)?;
         assert_eq!(output.code, Some(code), "{output:?}");
         assert!(output.stderr.contains(said), "{output:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_it_would_do_and_writes_nothing() -> Step {
+    // Its own operator knows nothing of Redis: whatever comes to be of one came from the dry run.
+    let cluster = Cluster::start_with(&["packages/presto"]).await?;
+    let definition = cluster.libretto(&["package", "crd", "redis"])?.ok()?;
+    cluster.libretto_apply(&definition)?.ok()?;
+    let redis = Redis::apply(&cluster, "dry", json!({"size": 3, "password": PASSWORD})).await?;
+    let printed = cluster.folder().join("dry-run.log");
+    let mut command = Command::new(cluster::binary()?);
+    command
+        .args(["run", "--dry-run", "--package", "redis"])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&printed)?)
+        .stderr(Stdio::null());
+    if cluster.scope() == json!({}) {
+        command.args(["--namespace", redis.client.default_namespace()]);
+    }
+    let mut child = command.spawn()?;
+    let told = wait::until("it tells", HEALING, || async {
+        let told = fs::read_to_string(&printed)?;
+        if told.contains("would write the status") {
+            Ok(told)
+        } else {
+            Err(Failure::from(told))
+        }
+    })
+    .await;
+    child.kill()?;
+    child.wait()?;
+    let (told, _) = told?;
+    for word in [
+        "would create StatefulSet",
+        "redis-cluster-dry",
+        "would create Secret",
+        "would record the event",
+    ] {
+        assert!(told.contains(word), "no {word:?} in {told}");
+    }
+    assert!(!told.contains(PASSWORD), "{told}");
+    let object = redis.api().get("dry").await?;
+    assert!(object.data["status"].is_null(), "{object:?}");
+    assert_eq!(object.metadata.finalizers, None);
+    for name in [
+        "sts/redis-cluster-dry",
+        "secret/redis-auth-dry",
+        "configmap/dry-rediscluster-inventory",
+    ] {
+        let found = cluster.libretto(&["get", name])?;
+        assert_eq!(found.code, Some(1), "{found:?}");
     }
     Ok(())
 }

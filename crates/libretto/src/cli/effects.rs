@@ -98,6 +98,45 @@ pub(crate) fn headline(intent: &Intent, there: bool) -> (Does, String) {
     }
 }
 
+/// The whole of it in a line, with whose it is.
+pub(crate) fn sentence(intent: &Intent, there: bool) -> String {
+    let (does, what) = headline(intent, there);
+    let verb = match does {
+        Does::Status => {
+            return format!("write the status of {what}: {}", conditions(&intent.effect));
+        }
+        Does::Event => "record the event",
+        Does::Finalizer | Does::Inventory => "",
+        does => does.word(),
+    };
+    let of = if intent.rule.starts_with('@') {
+        format!("   ({})", intent.instance)
+    } else {
+        format!(
+            "   ({}, rule {}, row {})",
+            intent.instance, intent.rule, intent.key
+        )
+    };
+    format!("{verb} {what}{of}").trim_start().to_owned()
+}
+
+/// Conditions of a status, as far as a line holds them.
+fn conditions(effect: &Effect) -> String {
+    let Effect::Status { status } = effect else {
+        return String::new();
+    };
+    let told: Vec<String> = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|condition| {
+            let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+            format!("{}={} ({})", text("type"), text("status"), text("reason"))
+        })
+        .collect();
+    told.join(", ")
+}
+
 /// What a call says, one line each.
 pub(crate) fn said(effect: &Effect) -> Vec<String> {
     match effect {

@@ -177,6 +177,7 @@ async fn inside(
         install: true,
         helm: settings.helm.clone(),
         loopback: true,
+        rehearsal: None,
     };
     let starting = Runtime::start(local.client.clone(), options);
     let runtime = tokio::select! {
