@@ -22,6 +22,7 @@ use crate::cli::{
     events,
     helm::HelmArgs,
     look::{self, Answer, Look},
+    plan,
     print::{Document, Form, Printer, age_of, headings, table},
     spoken,
 };
@@ -86,6 +87,8 @@ pub(crate) async fn explain(args: ExplainArgs, out: &mut Printer) -> Result<(), 
     let helm = args.helm.program(None);
     let look = Look::at_cluster(&cluster, package, Some(&object), object.clone(), &helm).await?;
     let form = args.output.map(Document::from);
+    // What people wrote stands in annotations too (`kubectl apply` keeps a copy), with the values of secret fields.
+    let secrets = plan::secrets(&look, Some(&object));
     if let Some(subject) = &args.subject {
         let snapshot = look.snapshot()?;
         let explanation = look
@@ -93,12 +96,13 @@ pub(crate) async fn explain(args: ExplainArgs, out: &mut Printer) -> Result<(), 
             .explain(&snapshot, look.now, subject)
             .expect("`known` found it in the same package");
         if let Some(form) = form {
-            return out.document(&subject::document(&explanation), form);
+            let document = secrets.scrubbed_value(&subject::document(&explanation));
+            return out.document(&document, form);
         }
         out.text(&head(&look))?;
         let rules = reports(&look, &look.plan()?, &failures(&cluster, &look).await);
         let rule = rules.iter().find(|rule| rule.rule == *subject);
-        return out.text(&subject::text(&look, &explanation, rule));
+        return out.text(&secrets.scrubbed(&subject::text(&look, &explanation, rule)));
     }
     let rules = if look.unserved.is_empty() {
         reports(&look, &look.plan()?, &failures(&cluster, &look).await)
@@ -106,8 +110,8 @@ pub(crate) async fn explain(args: ExplainArgs, out: &mut Printer) -> Result<(), 
         Vec::new()
     };
     match form {
-        Some(form) => out.document(&document(&look, &rules), form),
-        None => out.text(&text(&look, &rules)),
+        Some(form) => out.document(&secrets.scrubbed_value(&document(&look, &rules)), form),
+        None => out.text(&secrets.scrubbed(&text(&look, &rules))),
     }
 }
 

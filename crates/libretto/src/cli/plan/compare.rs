@@ -19,6 +19,9 @@ const CONTEXT: usize = 3;
 /// Shorter values are no secrets that could be told apart from words that happen to be the same.
 const SECRET_LENGTH: usize = 4;
 
+/// Values of this length are not part of anything else.
+const UNMISTAKABLE: usize = 8;
+
 /// Keys by which elements of lists are told apart, as server-side apply does it: the first that all of them have.
 const KEYS: &[&str] = &[
     "name",
@@ -38,11 +41,11 @@ const FILLED_IN: &[(&str, &str)] = &[("fieldRef", "apiVersion"), ("resourceField
 
 /// Values that must not be shown.
 #[derive(Debug, Default)]
-pub(super) struct Secrets(BTreeSet<String>);
+pub(in crate::cli) struct Secrets(BTreeSet<String>);
 
 impl Secrets {
     /// What an object knows that nobody else may: a Secret's data.
-    pub(super) fn of_object(&mut self, object: &Value) {
+    pub(in crate::cli) fn of_object(&mut self, object: &Value) {
         if object["kind"] != "Secret" || object["apiVersion"] != "v1" {
             return;
         }
@@ -67,18 +70,50 @@ impl Secrets {
         }
     }
 
-    fn scrubbed(&self, text: &str) -> String {
+    /// The text without any of the values.
+    pub(in crate::cli) fn scrubbed(&self, text: &str) -> String {
         let mut text = text.to_owned();
         // The longest first: one may be part of another.
         let mut values: Vec<&String> = self.0.iter().collect();
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         for value in values {
             if text.contains(value.as_str()) {
-                text = text.replace(value.as_str(), "***");
+                text = without(&text, value);
             }
         }
         text
     }
+
+    /// The same of every text in a value.
+    pub(in crate::cli) fn scrubbed_value(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => self.scrubbed(text).into(),
+            Value::Array(items) => items.iter().map(|item| self.scrubbed_value(item)).collect(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, member)| (key.clone(), self.scrubbed_value(member)))
+                .collect(),
+            other => other.clone(),
+        }
+    }
+}
+
+/// A short value may be part of a word that is no secret (`redis` of `redis-cluster-test`): there it counts only by itself.
+fn without(text: &str, value: &str) -> String {
+    if value.len() >= UNMISTAKABLE {
+        return text.replace(value, "***");
+    }
+    let word = |letter: char| letter.is_alphanumeric() || "-_./".contains(letter);
+    let (mut said, mut rest) = (String::new(), text);
+    while let Some(place) = rest.find(value) {
+        let (before, behind) = (&rest[..place], &rest[place + value.len()..]);
+        let alone = !before.ends_with(word) && !behind.starts_with(word);
+        said.push_str(before);
+        said.push_str(if alone { "***" } else { value });
+        rest = behind;
+    }
+    said.push_str(rest);
+    said
 }
 
 /// The change of an object that `manager` writes, as a unified diff; without `live` all of it is new.
@@ -129,7 +164,7 @@ pub(super) fn status(
 }
 
 /// One structure against another, as a whole.
-pub(super) fn whole(
+pub(in crate::cli) fn whole(
     before: Option<&Value>,
     after: &Value,
     secrets: &Secrets,
@@ -447,6 +482,18 @@ mod tests {
         let only = json!({"kind": "ConfigMap", "data": {"file": format!("requirepass {handle}"), "gone": "x hunter2 y"}});
         let diff = object(Some(&map), &only, "libretto:p", &secrets).unwrap();
         assert!(diff.contains("is not shown"), "{diff}");
+    }
+
+    #[test]
+    fn short_values_are_struck_out_as_words() {
+        let mut secrets = Secrets::default();
+        for value in ["redis", "a-long-secret", "abc"] {
+            secrets.add(value);
+        }
+        assert_eq!(
+            secrets.scrubbed("redis-a \"redis\" xa-long-secretx abc redis"),
+            "redis-a \"***\" x***x abc ***"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `libretto plan` and `libretto package plan`: what a first pass now would do, without doing it.
 
-mod compare;
+pub(super) mod compare;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -31,7 +31,7 @@ use crate::cli::{
 /// With --exit-code: there is something to do.
 const CHANGES: u8 = 2;
 /// Namespace of objects in files that name none, as of a fresh kubeconfig.
-const NAMESPACE: &str = "default";
+pub(super) const NAMESPACE: &str = "default";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -229,7 +229,7 @@ fn one_object(mut objects: Vec<Value>, asked: Option<&str>) -> Result<Value, Cli
 }
 
 /// Values that are known here and must not be shown: of Secrets that were read, and of the instance's own secret fields.
-fn secrets(look: &Look, live: Option<&Value>) -> Secrets {
+pub(super) fn secrets(look: &Look, live: Option<&Value>) -> Secrets {
     let mut secrets = Secrets::default();
     for object in look.live.values() {
         secrets.of_object(object);
@@ -306,8 +306,11 @@ fn tell(
     }
     let waiting = waiting(plan);
     match form.output {
-        Some(form) => out.document(&document(look, &steps, &waiting), Document::from(form))?,
-        None => out.text(&text(look, &steps, &waiting))?,
+        Some(form) => {
+            let document = secrets.scrubbed_value(&document(look, &steps, &waiting));
+            out.document(&document, Document::from(form))?;
+        }
+        None => out.text(&secrets.scrubbed(&text(look, &steps, &waiting)))?,
     }
     if form.exit_code && !steps.is_empty() {
         out.flush()?;
