@@ -6,13 +6,19 @@ mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use libretto_api::{intent::Millis, object::Gvk, package::Modifiers};
+use libretto_api::{
+    intent::{Effect, Millis},
+    object::Gvk,
+    package::Modifiers,
+};
 use libretto_mirror::{Limits, Rows, Snapshot, Table};
+use serde_json::Value;
 
 use crate::{
     Compiled, Engine,
     compile::{Ask, Query},
     engine::Pass,
+    items,
 };
 
 /// What can be asked about, by name.
@@ -260,6 +266,26 @@ fn known(pass: &Pass<'_>, reads: &BTreeSet<String>) -> Vec<String> {
         .iter()
         .filter(|name| pass.sheet.columns_of(name).is_some());
     known.cloned().collect()
+}
+
+impl Engine {
+    /// Every object that rules want, whatever they wait for; and rules whose rows are not known.
+    pub fn wanted(&self, snapshot: &Snapshot, now: Millis) -> (Vec<Value>, Vec<String>) {
+        let pass = self.pass(snapshot, now, &BTreeMap::new());
+        let blind = self.blind(&pass);
+        let (mut objects, mut unknown) = (Vec::new(), Vec::new());
+        for rule in items::of_rules(&pass, &blind) {
+            if rule.unknown() {
+                unknown.push(rule.rule.name.clone());
+            }
+            for item in rule.items.iter() {
+                if let Effect::Apply { object, .. } = &item.effect {
+                    objects.push(object.clone());
+                }
+            }
+        }
+        (objects, unknown)
+    }
 }
 
 fn table(rows: &Rows) -> Table {

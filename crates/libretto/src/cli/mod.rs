@@ -8,6 +8,7 @@ mod config;
 mod connect;
 mod delete;
 mod describe;
+mod diff;
 mod effects;
 mod error;
 mod events;

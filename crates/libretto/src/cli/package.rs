@@ -39,6 +39,8 @@ pub enum PackageCommand {
     Test(TestArgs),
     /// Print what a first pass would do on an empty cluster, from files alone
     Plan(super::plan::FilesArgs),
+    /// Print what a changed package means: for its definition, its rules, and the objects of instances
+    Diff(super::diff::DiffArgs),
     /// Print the JSON Schema of package.yaml, for editors
     Schema(SchemaArgs),
     /// Print a package's CustomResourceDefinition
@@ -113,6 +115,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
         }
         PackageCommand::Test(args) => test(args, out),
         PackageCommand::Plan(args) => super::plan::of_files(&args, out),
+        PackageCommand::Diff(args) => super::diff::diff(&args, out),
         PackageCommand::Schema(args) => {
             let schema = if args.tests {
                 libretto_engine::tests_schema()

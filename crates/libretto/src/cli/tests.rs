@@ -33,6 +33,7 @@ fn every_command_parses_its_examples() {
         "plan rediscluster/test --exit-code",
         "plan -f changed.yaml -o json",
         "package schema --tests",
+        "package diff redis ./mine -f a.yaml",
         "package plan redis -f a.yaml -f b.yaml",
         "query --tables",
         "query -o json SELECT",
