@@ -1,5 +1,5 @@
-//! Files under `deploy/` that follow from others: what the Helm chart says about each bundled package, and the chart rendered into the
-//! manifests that `libretto install` prints. `cargo xtask check` fails when they are out of date.
+//! Files under `deploy/` that follow from others: the schemas of the package format, what the Helm chart says about each bundled package,
+//! and the chart rendered into the manifests that `libretto install` prints. `cargo xtask check` fails when they are out of date.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,19 @@ pub(crate) fn run(libretto: &Path, check: bool) -> Result<(), String> {
         );
     }
     settle(files, Some(&chart.join("files")), check)?;
+    let schemas = workspace.join("deploy/schemas");
+    let print = |flags: &[&str]| {
+        output(
+            Command::new(libretto)
+                .args(["package", "schema"])
+                .args(flags),
+        )
+    };
+    let files = BTreeMap::from([
+        (schemas.join("package.json"), print(&[])?),
+        (schemas.join("tests.json"), print(&["--tests"])?),
+    ]);
+    settle(files, Some(&schemas), check)?;
     // Only now: the chart reads the files above.
     let helm = setup::tools()?.join("helm");
     // CI's lint looks at what a release would be, not only at the templates.

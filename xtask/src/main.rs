@@ -41,7 +41,7 @@ enum Command {
     Test(run::Tests),
     /// Formatting, lints, forbidden crate edges, tidiness, generated files; no test is run
     Check,
-    /// Write the files under deploy/ that follow from packages/ and the Helm chart
+    /// Write the files under deploy/ that follow from packages/, the package format and the Helm chart
     Generate {
         /// Write nothing; fail when they are out of date
         #[arg(long)]

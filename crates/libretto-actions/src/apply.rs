@@ -99,7 +99,7 @@ fn lists(object: &Value) -> Option<Value> {
 }
 
 /// The instance is an owner, or the runtime put its label on (objects that cannot have an owner reference to it).
-pub(crate) fn belongs(live: &Value, instance: &InstanceRef) -> bool {
+pub fn belongs(live: &Value, instance: &InstanceRef) -> bool {
     let metadata = &live["metadata"];
     metadata["labels"][INSTANCE_LABEL] == instance.uid.as_str()
         || metadata["ownerReferences"]

@@ -51,6 +51,7 @@ pub struct Kube {
     /// Discovery documents by `(group, version)`. Bounded by what the server serves.
     served: Arc<Mutex<Served>>,
     observer: Option<Observer>,
+    only_reading: bool,
 }
 
 impl fmt::Debug for Kube {
@@ -70,6 +71,9 @@ pub enum CallError {
     /// Discovery knows no such kind.
     #[error("the cluster serves no {0}; is its CustomResourceDefinition installed?")]
     NotServed(Gvk),
+    /// See [`Kube::only_reading`].
+    #[error("{0} was not sent: nothing is written here")]
+    OnlyReading(::http::Method),
 }
 
 impl CallError {
@@ -77,7 +81,7 @@ impl CallError {
         match self {
             Self::Api(status) => Some(status.code),
             Self::NotServed(_) => Some(404),
-            Self::Unreachable(_) => None,
+            Self::Unreachable(_) | Self::OnlyReading(_) => None,
         }
     }
 
@@ -90,7 +94,9 @@ impl CallError {
     pub fn failure(&self, what: &str) -> Failure {
         match self {
             Self::Unreachable(_) => failed(FailureKind::Unreachable, format!("{what}: {self}")),
-            Self::NotServed(_) => failed(FailureKind::Invalid, format!("{what}: {self}")),
+            Self::NotServed(_) | Self::OnlyReading(_) => {
+                failed(FailureKind::Invalid, format!("{what}: {self}"))
+            }
             Self::Api(status) => {
                 if let Some(conflicts) = field_conflicts(status) {
                     return failed(FailureKind::Conflict, format!("{what}: {conflicts}"));
@@ -148,7 +154,15 @@ impl Kube {
             client,
             served: Arc::default(),
             observer: None,
+            only_reading: false,
         }
+    }
+
+    /// Sends nothing but GET from now on, whoever asks: for whoever promises to change nothing.
+    #[must_use]
+    pub fn only_reading(mut self) -> Self {
+        self.only_reading = true;
+        self
     }
 
     /// Reports every request to `observer`.
@@ -165,6 +179,9 @@ impl Kube {
     /// Sends one request and reads its JSON answer.
     pub async fn send(&self, request: ::http::Request<Vec<u8>>) -> Result<Value, CallError> {
         let method = request.method().clone();
+        if self.only_reading && method != ::http::Method::GET {
+            return Err(CallError::OnlyReading(method));
+        }
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.client.request::<Value>(request))
             .await
             .map_err(|_elapsed| {

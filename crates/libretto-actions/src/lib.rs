@@ -33,6 +33,7 @@ use libretto_api::{
 };
 use serde_json::Value;
 
+pub use apply::belongs;
 pub use inventory::{INVENTORY_KEY, INVENTORY_LABEL, inventory_name};
 pub use reach::Reach;
 pub use secret::{MISPLACED, NoSecrets, Resolver, SecretSource};

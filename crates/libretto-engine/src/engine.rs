@@ -117,6 +117,12 @@ impl Engine {
         decision.into_plan(&rules, probes, probes_kept, metrics)
     }
 
+    /// Tables of which not every target was asked; see [`blind`].
+    pub(crate) fn blind(&self, pass: &Pass<'_>) -> BTreeSet<String> {
+        let (probes, ..) = probe_targets(pass);
+        blind(pass, &unanswered(pass, &probes))
+    }
+
     pub(crate) fn pass<'a>(
         &'a self,
         snapshot: &'a Snapshot,

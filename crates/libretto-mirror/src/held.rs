@@ -16,15 +16,29 @@ pub fn held_digest_ignoring(object: &Value, manager: &str, ignore: &[ColumnPath]
     let Some(fields) = applied_fields(object, manager) else {
         return String::new();
     };
-    let mut held = project(object, fields);
+    let mut held = project(object, fields, true);
     for path in ignore {
         path.remove(&mut held);
     }
     digest(canonical_json(&held).as_bytes())
 }
 
+/// The fields that `manager` holds by server-side apply, in the object's own shape; `None` when it holds none.
+pub fn held_fields(object: &Value, manager: &str) -> Option<Value> {
+    Some(project(object, applied_fields(object, manager)?, false))
+}
+
+/// When `manager` last applied something else than before, as the API server wrote it down.
+pub fn held_since<'a>(object: &'a Value, manager: &str) -> Option<&'a str> {
+    apply_entry(object, manager)?.get("time")?.as_str()
+}
+
 /// `fieldsV1` of the manager's apply entry for the object itself (not for a subresource).
 fn applied_fields<'a>(object: &'a Value, manager: &str) -> Option<&'a Map<String, Value>> {
+    apply_entry(object, manager)?.get("fieldsV1")?.as_object()
+}
+
+fn apply_entry<'a>(object: &'a Value, manager: &str) -> Option<&'a Value> {
     object
         .pointer("/metadata/managedFields")?
         .as_array()?
@@ -37,13 +51,12 @@ fn applied_fields<'a>(object: &'a Value, manager: &str) -> Option<&'a Map<String
                     .and_then(Value::as_str)
                     .unwrap_or_default()
                     .is_empty()
-        })?
-        .get("fieldsV1")?
-        .as_object()
+        })
 }
 
-/// The part of a value that a set of fields covers. A field without children covers its whole value.
-fn project(value: &Value, fields: &Map<String, Value>) -> Value {
+/// The part of a value that a set of fields covers. A field without children covers its whole value. With `named`, an element of a
+/// list stands beside the name by which it is held.
+fn project(value: &Value, fields: &Map<String, Value>, named: bool) -> Value {
     let children: Vec<(&String, &Map<String, Value>)> = fields
         .iter()
         .filter(|(name, _)| name.as_str() != ".")
@@ -64,7 +77,7 @@ fn project(value: &Value, fields: &Map<String, Value>) -> Value {
                 if let Some(key) = name.strip_prefix("f:")
                     && let Some(found) = map.get(key)
                 {
-                    held.insert(key.to_owned(), project(found, nested));
+                    held.insert(key.to_owned(), project(found, nested, named));
                 }
             }
             Value::Object(held)
@@ -72,26 +85,34 @@ fn project(value: &Value, fields: &Map<String, Value>) -> Value {
         Value::Array(items) => {
             let mut held = Vec::new();
             for (name, nested) in children {
-                if let Some(found) = element(items, name) {
-                    // The element's own keys are named with it: a moved or duplicated element must not look the same.
-                    held.push(Value::Array(vec![
-                        Value::from(name.as_str()),
-                        project(found, nested),
-                    ]));
+                if let Some(place) = element(items, name) {
+                    held.push((place, name, project(&items[place], nested, named)));
                 }
             }
-            Value::Array(held)
+            if !named {
+                held.sort_by_key(|(place, ..)| *place);
+            }
+            held.into_iter()
+                .map(|(_, name, value)| {
+                    if named {
+                        // The element's own keys are named with it: a moved or duplicated element must not look the same.
+                        Value::Array(vec![Value::from(name.as_str()), value])
+                    } else {
+                        value
+                    }
+                })
+                .collect()
         }
         scalar => scalar.clone(),
     }
 }
 
-/// Array element by `k:{"name":"http"}`, `v:"value"` or `i:0`.
-fn element<'a>(items: &'a [Value], name: &str) -> Option<&'a Value> {
+/// Place of an array element by `k:{"name":"http"}`, `v:"value"` or `i:0`.
+fn element(items: &[Value], name: &str) -> Option<usize> {
     if let Some(keys) = name.strip_prefix("k:") {
         let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
         // A key that the API server defaulted may be absent in the object as stored by others; presence decides.
-        return items.iter().find(|item| {
+        return items.iter().position(|item| {
             keys.iter()
                 .all(|(key, value)| item.get(key).is_none_or(|found| found == value))
                 && keys.keys().any(|key| item.get(key).is_some())
@@ -99,9 +120,10 @@ fn element<'a>(items: &'a [Value], name: &str) -> Option<&'a Value> {
     }
     if let Some(value) = name.strip_prefix("v:") {
         let value: Value = serde_json::from_str(value).ok()?;
-        return items.iter().find(|item| **item == value);
+        return items.iter().position(|item| *item == value);
     }
-    items.get(name.strip_prefix("i:")?.parse::<usize>().ok()?)
+    let place = name.strip_prefix("i:")?.parse().ok()?;
+    (place < items.len()).then_some(place)
 }
 
 #[cfg(test)]
@@ -157,9 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_has_the_shape_of_the_object() {
+        let held = held_fields(&object(3, "redis:7", "a"), "libretto:p");
+        let expected = json!({
+            "metadata": {"labels": {"ours": "1"}},
+            "spec": {"replicas": 3, "containers": [{"name": "c", "image": "redis:7"}], "finalizers": ["x"]},
+        });
+        assert_eq!(held, Some(expected));
+    }
+
+    #[test]
     fn a_stranger_holds_nothing() {
         assert_eq!(held_digest(&object(3, "i", "a"), "libretto:other"), "");
         assert_eq!(held_digest(&json!({"metadata": {}}), "libretto:p"), "");
+        assert_eq!(held_fields(&object(3, "i", "a"), "libretto:other"), None);
     }
 
     #[test]

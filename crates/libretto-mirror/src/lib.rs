@@ -29,7 +29,7 @@ pub use datum::{
     ColumnType, Datum, canonical_json, digest, parse_bytes, parse_quantity, parse_time,
 };
 pub use error::{MirrorError, SqlError};
-pub use held::{held_digest, held_digest_ignoring};
+pub use held::{held_digest, held_digest_ignoring, held_fields, held_since};
 pub use limits::Limits;
 pub use memo::{Answer, Asked};
 pub use mirror::{Change, Dirty, Mirror};

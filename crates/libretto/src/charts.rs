@@ -165,7 +165,7 @@ impl Charts for Background {
     }
 }
 
-/// Renders while it is asked, for scenarios.
+/// Renders while it is asked, for scenarios and for whoever only looks.
 #[derive(Debug, Default)]
 pub struct AtOnce {
     helm: Option<Helm>,
@@ -174,9 +174,9 @@ pub struct AtOnce {
 }
 
 impl AtOnce {
-    /// With this program; when it is not there, charts say so.
-    pub fn new(program: &Path) -> Self {
-        match Helm::new(program, None) {
+    /// With this program, for a cluster of this version (Helm's own when unknown); when the program is not there, charts say so.
+    pub fn new(program: &Path, version: Option<String>) -> Self {
+        match Helm::new(program, version) {
             Ok(helm) => Self {
                 helm: Some(helm),
                 ..Self::default()

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _};
-use libretto_actions::{Actions, INVENTORY_KEY, helm::Helm, inventory_name, kube::CallError};
+use libretto_actions::{Actions, helm::Helm, kube::CallError};
 use libretto_api::{
     chart::Charts,
     intent::{Effect, FailureKind, Intent, Outcome},
@@ -20,12 +20,11 @@ use libretto_api::{
 use libretto_engine::{Compiled, Engine, Ledger, Plan, RuleView};
 use libretto_mirror::{Change, Dirty, Mirror, Snapshot};
 use parking_lot::Mutex;
-use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::{
-    alerts::Alerts, charts::Background, clock, metrics::Metrics, notice::Notices, probes::Prober,
-    queue::Queue, watch::Tables,
+    alerts::Alerts, charts::Background, clock, inventory, metrics::Metrics, notice::Notices,
+    probes::Prober, queue::Queue, rehearsal::Rehearsal, watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -62,6 +61,8 @@ pub struct Driver {
     actions: Actions,
     charts: Arc<dyn Charts>,
     notices: Notices,
+    /// Takes the place of the actions.
+    rehearsal: Option<Rehearsal>,
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
     standings: Mutex<HashMap<String, Standing>>,
@@ -95,6 +96,7 @@ impl Driver {
         actions: Actions,
         metrics: Arc<Metrics>,
         helm: Result<Arc<Helm>, String>,
+        rehearsal: Option<Rehearsal>,
     ) -> Arc<Self> {
         let queue = Arc::new(Queue::default());
         Arc::new(Self {
@@ -111,6 +113,7 @@ impl Driver {
             alerts: Arc::default(),
             actions,
             notices: Notices::default(),
+            rehearsal,
             ledgers: Mutex::default(),
             standings: Mutex::default(),
             restless: Mutex::default(),
@@ -237,25 +240,9 @@ impl Driver {
             instance: instance.to_string(),
             problem,
         };
-        let object = ObjectRef {
-            gvk: Gvk::new("", "v1", "ConfigMap"),
-            namespace: instance.namespace.clone(),
-            name: inventory_name(instance),
-        };
-        let live = self
-            .actions
-            .kube()
-            .get(&object)
+        let inventory = inventory::read(self.actions.kube(), instance)
             .await
-            .map_err(|error| unreadable(error.to_string()))?;
-        let inventory = match live {
-            Some(map) if written_for(&map, instance) => map["data"][INVENTORY_KEY]
-                .as_str()
-                .map_or(Ok(Value::Null), serde_json::from_str)
-                .map_err(|error| unreadable(error.to_string()))?,
-            // None, or of a same-named instance that is gone.
-            _ => Value::Null,
-        };
+            .map_err(unreadable)?;
         Ledger::from_inventory(&inventory).map_err(unreadable)
     }
 
@@ -292,6 +279,10 @@ impl Driver {
 
     /// Carries out the intents in their order. Calls to different servers that follow one another are made at the same time.
     async fn act(&self, snapshot: &Snapshot, plan: &Plan) -> Vec<(Intent, Outcome)> {
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.hear(snapshot, plan);
+            return Vec::new();
+        }
         let mut outcomes = Vec::with_capacity(plan.intents.len());
         let mut rest = plan.intents.as_slice();
         while let Some(first) = rest.first() {
@@ -552,6 +543,9 @@ impl Driver {
         self.standings.lock().remove(&instance.uid);
         self.restless.lock().remove(&instance.uid);
         self.notices.forget(&instance.uid);
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.forget(&instance.uid);
+        }
         self.metrics.forget(instance);
         self.alerts.forget(&instance.uid);
     }
@@ -614,14 +608,6 @@ fn ours(snapshot: &Snapshot, intent: &Intent) -> bool {
         .ok()
         .and_then(|target| snapshot.object(&target))
         .is_some_and(|row| row.owned)
-}
-
-fn written_for(map: &Value, instance: &InstanceRef) -> bool {
-    map["metadata"]["ownerReferences"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|owner| owner["uid"] == instance.uid.as_str())
 }
 
 /// For logs and metric labels.

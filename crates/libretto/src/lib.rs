@@ -3,6 +3,7 @@
 //! - [`runtime`] puts the parts together and stops them in order.
 //! - [`watch`] and [`probes`] sense; [`drive`] is the loop *snapshot → decide → act → record*; [`queue`] says whose turn it is.
 //! - [`alerts`] tells what goes on to an Alertmanager.
+//! - [`rehearsal`] takes the place of *act* where nothing is to be done.
 //! - [`charts`] renders what the engine asks for, beside it.
 //! - [`cli`] is the `libretto` command.
 
@@ -12,11 +13,13 @@ pub mod cli;
 pub mod clock;
 pub mod drive;
 pub mod install;
+pub mod inventory;
 pub mod metrics;
 pub mod notice;
 pub mod packages;
 pub mod probes;
 pub mod queue;
+pub mod rehearsal;
 pub mod runtime;
 pub mod secrets;
 pub mod watch;

@@ -21,6 +21,7 @@ use crate::{
     drive::Driver,
     install::{self, InstallError},
     metrics::Metrics,
+    rehearsal::Rehearsal,
     secrets::KubeSecrets,
     watch,
 };
@@ -46,6 +47,8 @@ pub struct Options {
     pub alertmanagers: Vec<String>,
     /// Whether packages may ask this machine: where pods are processes of it, they must.
     pub loopback: bool,
+    /// Effects are told to it instead of done, and nothing is written to the cluster.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// The runtime could not start.
@@ -79,6 +82,7 @@ impl Runtime {
             helm,
             alertmanagers,
             loopback,
+            rehearsal,
         } = options;
         let reach = Reach {
             loopback,
@@ -91,7 +95,13 @@ impl Runtime {
         let kube = Kube::new(client).observed(Arc::new(move |method, code| {
             observed.request(method, code);
         }));
-        if install {
+        // Whatever is left in the code that writes would be refused here.
+        let kube = if rehearsal.is_some() {
+            kube.only_reading()
+        } else {
+            kube
+        };
+        if install && rehearsal.is_none() {
             for package in &packages {
                 install::install(&kube, package).await?;
             }
@@ -103,7 +113,7 @@ impl Runtime {
         let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
         let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new(), reach);
         let watched = watch::unite(&packages);
-        let driver = Driver::new(packages, mirror, actions, metrics, helm);
+        let driver = Driver::new(packages, mirror, actions, metrics, helm, rehearsal);
         watch::expect(&driver, &watched);
         let gauges = Arc::clone(&driver);
         Metrics::register_queue(
@@ -198,7 +208,7 @@ async fn helm_for(
     })
 }
 
-fn sensitive_fields(
+pub(crate) fn sensitive_fields(
     packages: &[Arc<Compiled>],
 ) -> HashMap<(String, String), libretto_mirror::ColumnPath> {
     packages

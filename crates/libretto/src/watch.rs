@@ -385,7 +385,7 @@ fn value(object: &DynamicObject, gvk: &Gvk) -> Value {
     value
 }
 
-fn selector(labels: &BTreeMap<String, String>) -> String {
+pub(crate) fn selector(labels: &BTreeMap<String, String>) -> String {
     labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))

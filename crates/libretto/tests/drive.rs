@@ -13,7 +13,10 @@ use std::{
 
 use common::{Cluster, reference};
 use kube::api::{Patch, PatchParams};
-use libretto::runtime::{Options, Runtime};
+use libretto::{
+    rehearsal::Rehearsal,
+    runtime::{Options, Runtime},
+};
 use libretto_engine::Compiled;
 use libretto_mirror::ScopeMode;
 use serde_json::{Value, json};
@@ -103,7 +106,14 @@ async fn runtime(cluster: &Cluster) -> Runtime {
 }
 
 async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
-    let options = Options {
+    let options = options(package, None);
+    Runtime::start(cluster.client.clone(), options)
+        .await
+        .unwrap()
+}
+
+fn options(package: Arc<Compiled>, rehearsal: Option<Rehearsal>) -> Options {
+    Options {
         packages: vec![package],
         scope: ScopeMode::Any,
         namespace: None,
@@ -111,10 +121,8 @@ async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
         helm: "helm".into(),
         alertmanagers: Vec::new(),
         loopback: true,
-    };
-    Runtime::start(cluster.client.clone(), options)
-        .await
-        .unwrap()
+        rehearsal,
+    }
 }
 
 async fn thing(cluster: &Cluster, spec: Value) {
@@ -432,4 +440,68 @@ async fn what_a_probe_sees_is_put_right_and_seen_to_be_right() {
         .unwrap();
     assert_eq!(answer, ["maxmemory", "1048576"]);
     runtime.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_tells_each_effect_once_and_writes_nothing() {
+    let cluster = Cluster::start().await;
+    let told: Arc<std::sync::Mutex<Vec<(String, bool)>>> = Arc::default();
+    let sink = Arc::clone(&told);
+    let rehearsal = Rehearsal::new(Box::new(move |intent, there| {
+        sink.lock().unwrap().push((intent.rule.clone(), there));
+    }));
+    let crd: Value = serde_saphyr::from_str(CRD).unwrap();
+    cluster.create(crd).await;
+    thing_when_served(&cluster, json!({"value": "one"})).await;
+    let before = version(&cluster).await;
+    let runtime = Runtime::start(cluster.client.clone(), options(package(), Some(rehearsal)))
+        .await
+        .unwrap();
+    let count = |rule: &str| {
+        let told = told.lock().unwrap();
+        told.iter().filter(|(name, _)| name == rule).count()
+    };
+    let until = async |what: &str, holds: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(
+                Instant::now() < deadline,
+                "{what}: {:?}",
+                told.lock().unwrap()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("told", &|| count("objects") == 1 && count("@status") == 1).await;
+    assert!(
+        told.lock()
+            .unwrap()
+            .contains(&("objects".to_owned(), false))
+    );
+    // Looked at again, and nothing is new.
+    for _ in 0..3 {
+        runtime.driver().mark_package("things");
+        until("idle", &|| {
+            runtime.driver().queue.depth() + runtime.driver().queue.running() == 0
+        })
+        .await;
+    }
+    assert_eq!((count("objects"), count("@status")), (1, 1));
+    assert_eq!(version(&cluster).await, before, "something was written");
+    assert!(cluster.get("v1/ConfigMap", "t-map").await.is_none());
+    // Another spec is another effect.
+    thing(&cluster, json!({"value": "two"})).await;
+    until("told anew", &|| count("objects") == 2).await;
+    runtime.stop().await;
+}
+
+/// A definition is served a moment after it is there.
+async fn thing_when_served(cluster: &Cluster, spec: Value) {
+    let gvk = "example.dev/v1/Thing".parse().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cluster.kube.resource(&gvk).await.is_err() {
+        assert!(Instant::now() < deadline, "it is not served");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    thing(cluster, spec).await;
 }

@@ -6,4 +6,5 @@ mod charts;
 mod faults;
 mod input;
 mod lifecycle;
+mod tools;
 mod website;

@@ -22,10 +22,42 @@ pub(super) struct Executed {
     pub(super) metrics: Vec<MetricRule>,
 }
 
-const MODIFIERS: &[&str] = &[
+pub(super) const MODIFIERS: &[&str] = &[
     "name", "for", "key", "on", "stable", "repeat", "once", "after", "limit", "ignore", "adopt",
     "leave", "event", "own", "with", "undo", "during", "drift", "force", "ready", "schedule",
 ];
+
+/// Modifiers that have no meaning with a verb.
+pub(super) const SENSELESS: &[(&str, &[&str])] = &[
+    (
+        "apply",
+        &["with", "repeat", "once", "undo", "force", "schedule"],
+    ),
+    (
+        "helm",
+        &["with", "repeat", "once", "undo", "force", "schedule"],
+    ),
+    (
+        "patch",
+        &[
+            "with", "repeat", "once", "adopt", "own", "undo", "drift", "ready", "schedule",
+        ],
+    ),
+    (
+        "call",
+        &["own", "adopt", "ignore", "leave", "drift", "force", "ready"],
+    ),
+    (
+        "alert",
+        &[
+            "with", "repeat", "once", "undo", "force", "own", "adopt", "ignore", "leave", "drift",
+            "ready", "schedule", "after", "limit", "event", "during", "on",
+        ],
+    ),
+];
+
+/// Times that a condition of the status can have.
+pub(super) const TIMES: &[&str] = &["lastUpdateTime", "lastTransitionTime"];
 
 pub(super) fn rules(check: &mut Check<'_>, scope: &mut Scope, spec: &Node) -> Executed {
     let mut executed = Executed::default();
@@ -243,18 +275,12 @@ fn rule(
     let event = item
         .get("event")
         .and_then(|node| event(check, node, &place, &names));
+    forbid(check, item, &place, verb);
     let verb_node = item.get(verb)?;
     let mut shown = verb.to_owned();
     let action = match verb {
         "apply" => {
             let own = check.boolean(item.get("own"), &format!("{place}: own"), true);
-            forbid(
-                check,
-                item,
-                &place,
-                verb,
-                &["with", "repeat", "once", "undo", "force", "schedule"],
-            );
             Action::Apply {
                 documents: documents(check, verb_node, &place, &names),
                 own,
@@ -262,38 +288,10 @@ fn rule(
         }
         "helm" => {
             let own = check.boolean(item.get("own"), &format!("{place}: own"), true);
-            forbid(
-                check,
-                item,
-                &place,
-                verb,
-                &["with", "repeat", "once", "undo", "force", "schedule"],
-            );
             Action::Helm(helm::helm(check, verb_node, &place, &names, own)?)
         }
-        "alert" => {
-            forbid(
-                check,
-                item,
-                &place,
-                verb,
-                &[
-                    "with", "repeat", "once", "undo", "force", "own", "adopt", "ignore", "leave",
-                    "drift", "ready", "schedule", "after", "limit", "event", "during", "on",
-                ],
-            );
-            Action::Alert(alert::alert(check, verb_node, &place, &names)?)
-        }
+        "alert" => Action::Alert(alert::alert(check, verb_node, &place, &names)?),
         "patch" => {
-            forbid(
-                check,
-                item,
-                &place,
-                verb,
-                &[
-                    "with", "repeat", "once", "adopt", "own", "undo", "drift", "ready", "schedule",
-                ],
-            );
             if !matches!(verb_node.data, Data::Map(_) | Data::Text(_)) {
                 check.wrong(
                     verb_node.at,
@@ -320,13 +318,6 @@ fn rule(
             Action::Patch(documents.pop()?)
         }
         _ => {
-            forbid(
-                check,
-                item,
-                &place,
-                verb,
-                &["own", "adopt", "ignore", "leave", "drift", "force", "ready"],
-            );
             let call = check.text(verb_node, &format!("{place}: call"))?;
             shown = format!("call {call}");
             let Some(with) = item.get("with") else {
@@ -444,7 +435,11 @@ fn undo(check: &mut Check<'_>, node: &Node, place: &str, names: &Names) -> Optio
     self::call(check, &call, call_node, with, &place, names)
 }
 
-fn forbid(check: &mut Check<'_>, item: &Node, place: &str, verb: &str, keys: &[&str]) {
+fn forbid(check: &mut Check<'_>, item: &Node, place: &str, verb: &str) {
+    let keys = SENSELESS
+        .iter()
+        .find(|(known, _)| *known == verb)
+        .map_or(&[][..], |(_, keys)| *keys);
     for (key, _) in item.entries() {
         if keys.contains(&key.text.as_str()) {
             check.wrong(
@@ -910,7 +905,7 @@ fn status(check: &mut Check<'_>, scope: &mut Scope, item: &Node, executed: &mut 
                 _ => check.wrong_hint(
                     at,
                     format!("status.times: there is no time `{text}`"),
-                    "lastUpdateTime, lastTransitionTime",
+                    TIMES.join(", "),
                 ),
             }
         }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What an author can say a chart goes without, because it has no meaning here.
-const SKIPS: &[(&str, &str)] = &[
+pub(super) const SKIPS: &[(&str, &str)] = &[
     ("lookup", "`lookup` finds nothing"),
     ("crds", "the definitions in `crds/` are not installed"),
     ("hooks", "only hooks of the installation are run"),

@@ -25,7 +25,7 @@ pub(super) const KEYWORDS: &[&str] = &[
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTP]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Types of a field, and what each is in OpenAPI and in the mirror.
-const TYPES: &[(&str, &str, ColumnType)] = &[
+pub(super) const TYPES: &[(&str, &str, ColumnType)] = &[
     ("string", "string", ColumnType::String),
     ("int", "integer", ColumnType::Int),
     ("float", "number", ColumnType::Float),

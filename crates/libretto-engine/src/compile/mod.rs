@@ -10,6 +10,7 @@ mod helm;
 mod kind;
 mod kubernetes;
 mod prometheus;
+pub(crate) mod schema;
 mod sense;
 mod values;
 
@@ -551,7 +552,10 @@ impl Check<'_> {
     }
 
     /// Complains about every key that is not known here.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn only(&mut self, node: &Node, place: &str, known: &[&str]) {
+        #[cfg(test)]
+        schema::seen::note(std::panic::Location::caller(), known);
         if !matches!(node.data, Data::Map(_)) {
             self.wrong(
                 node.at,

@@ -25,7 +25,7 @@ pub(super) struct Sensed {
 /// Probes and calls wait this long unless told otherwise: an answer from the same cluster takes milliseconds.
 const TIMEOUT_MS: i64 = 2_000;
 /// Methods of a request.
-const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+pub(super) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /// How often a probe asks unless told otherwise.
 const EVERY_MS: i64 = 5_000;
 

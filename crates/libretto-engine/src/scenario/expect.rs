@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::sim::Sim;
 use crate::{Plan, engine::Pass};
 
-pub(super) const KEYWORDS: &[&str] = &["rows", "applied", "calls", "status", "order", "never"];
+pub(crate) const KEYWORDS: &[&str] = &["rows", "applied", "calls", "status", "order", "never"];
 
 /// Queries that must never have a row during the step.
 pub(super) fn never(expect: &Value) -> Vec<String> {

@@ -7,7 +7,7 @@ mod answers;
 mod expect;
 mod names;
 mod redis;
-mod schema;
+pub(crate) mod schema;
 mod sim;
 pub(crate) mod world;
 
@@ -32,6 +32,24 @@ use crate::{
     Compiled, Diagnostic, Engine, Ledger, load_files,
     yaml::{self, At, Data, Node},
 };
+
+pub(crate) use expect::KEYWORDS as EXPECTATIONS;
+
+/// What can happen in a step.
+pub(crate) const HAPPENINGS: &[&str] = &[
+    "cr",
+    "spec",
+    "metadata",
+    "kill",
+    "restart",
+    "delete",
+    "wipe",
+    "partition",
+    "heal",
+    "write",
+    "object",
+    "answers",
+];
 
 /// What came of one scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,7 +204,10 @@ impl Parser<'_> {
         });
     }
 
+    #[cfg_attr(test, track_caller)]
     fn only(&mut self, node: &Node, place: &str, known: &[&str]) {
+        #[cfg(test)]
+        crate::compile::schema::seen::note(std::panic::Location::caller(), known);
         if !matches!(node.data, Data::Map(_)) {
             self.wrong(
                 node.at,
@@ -386,7 +407,10 @@ impl Parser<'_> {
                 },
                 other => self.wrong(
                     key.at,
-                    format!("nothing called `{other}` can happen; there are: cr, spec, metadata, kill, restart, delete, wipe, partition, heal, write, object, answers"),
+                    format!(
+                        "nothing called `{other}` can happen; there are: {}",
+                        HAPPENINGS.join(", ")
+                    ),
                 ),
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The first few things wrong with the instance; empty when it would be taken.
-pub(super) fn refused(crd: &Value, version: &str, instance: &Value) -> Vec<String> {
+pub(crate) fn refused(crd: &Value, version: &str, instance: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     if let Some(schema) = schema(crd, version) {
         let properties = schema["properties"].as_object();
@@ -21,7 +21,7 @@ pub(super) fn refused(crd: &Value, version: &str, instance: &Value) -> Vec<Strin
 }
 
 /// Puts in the defaults of fields that are absent, as an API server does.
-pub(super) fn default(crd: &Value, version: &str, instance: &mut Value) {
+pub(crate) fn default(crd: &Value, version: &str, instance: &mut Value) {
     if let Some(schema) = schema(crd, version) {
         fill(schema, instance);
     }

@@ -5,10 +5,12 @@
 mod calls;
 mod compile;
 mod controls;
+mod explain;
 mod helm;
 mod objects;
 mod rules;
 mod scenario;
+mod schema;
 mod status;
 mod undo;
 

@@ -222,7 +222,7 @@ fn pairs(map: &Value) -> String {
     }
 }
 
-fn section(title: &str, body: &str) -> String {
+pub(crate) fn section(title: &str, body: &str) -> String {
     let mut text = format!("{title}:\n");
     for line in body.lines() {
         text.push_str("  ");

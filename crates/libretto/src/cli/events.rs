@@ -136,7 +136,7 @@ pub(crate) fn rows(events: &[Value], with_namespace: bool) -> (Vec<String>, Vec<
 }
 
 /// When the event last happened, wherever its writer put that.
-fn last_seen(event: &Value) -> &Value {
+pub(crate) fn last_seen(event: &Value) -> &Value {
     [
         &event["series"]["lastObservedTime"],
         &event["deprecatedLastTimestamp"],

@@ -9,16 +9,21 @@ mod config;
 mod connect;
 mod delete;
 mod describe;
+mod diff;
+mod effects;
 mod error;
 mod events;
 mod exec;
+mod explain;
 mod get;
 mod helm;
 mod install;
 mod kinds;
 mod logs;
+mod look;
 mod manifest;
 mod package;
+mod plan;
 mod pods;
 mod port_forward;
 mod print;
@@ -26,6 +31,7 @@ mod progress;
 mod query;
 mod run;
 mod skeleton;
+mod spoken;
 pub mod up;
 mod version;
 
@@ -117,6 +123,10 @@ pub enum Command {
     Exec(exec::ExecArgs),
     /// List events, oldest first
     Events(events::EventsArgs),
+    /// Say why an instance stands as it does, rule by rule
+    Explain(explain::ExplainArgs),
+    /// Print what would be done for an instance, without doing it
+    Plan(plan::PlanArgs),
     /// Ask the cluster in SQL
     Query(query::QueryArgs),
     /// Forward local ports to a pod or a service
@@ -142,6 +152,8 @@ impl Command {
             Self::Logs(args) => Some(&mut args.cluster),
             Self::Exec(args) => Some(&mut args.cluster),
             Self::Events(args) => Some(&mut args.cluster),
+            Self::Explain(args) => Some(&mut args.cluster),
+            Self::Plan(args) => Some(&mut args.cluster),
             Self::Query(args) => Some(&mut args.cluster),
             Self::PortForward(args) => Some(&mut args.cluster),
             Self::Version(args) => Some(&mut args.cluster),
@@ -233,6 +245,8 @@ async fn client_command(command: Command) -> Result<(), CliError> {
         Command::Logs(args) => logs::logs(args, out).await,
         Command::Exec(args) => exec::exec(args).await,
         Command::Events(args) => events::events(args, out).await,
+        Command::Explain(args) => explain::explain(args, out).await,
+        Command::Plan(args) => plan::plan(args, out).await,
         Command::Query(args) => query::query(args, out).await,
         Command::PortForward(args) => port_forward::port_forward(args, out).await,
         Command::Package(command) => package::package(command, out),

@@ -37,6 +37,12 @@ pub enum PackageCommand {
     Lint(PlaceArgs),
     /// Run a package's scenarios (tests.yaml)
     Test(TestArgs),
+    /// Print what a first pass would do on an empty cluster, from files alone
+    Plan(super::plan::FilesArgs),
+    /// Print what a changed package means: for its definition, its rules, and the objects of instances
+    Diff(super::diff::DiffArgs),
+    /// Print the JSON Schema of package.yaml, for editors
+    Schema(SchemaArgs),
     /// Print a package's CustomResourceDefinition
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
@@ -50,6 +56,20 @@ pub struct PlaceArgs {
     /// Folder with a package.yaml, or the name of a bundled package
     #[arg(default_value = ".")]
     pub package: String,
+}
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  libretto package schema > package.schema.json          # then, as the first line of package.yaml:
+                                                         # yaml-language-server: $schema=../package.schema.json
+  libretto package schema --tests > tests.schema.json";
+
+#[derive(Debug, Args)]
+#[command(after_help = SCHEMA_EXAMPLES)]
+pub struct SchemaArgs {
+    /// Of tests.yaml instead
+    #[arg(long)]
+    pub tests: bool,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +114,16 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
             ))
         }
         PackageCommand::Test(args) => test(args, out),
+        PackageCommand::Plan(args) => super::plan::of_files(&args, out),
+        PackageCommand::Diff(args) => super::diff::diff(&args, out),
+        PackageCommand::Schema(args) => {
+            let schema = if args.tests {
+                libretto_engine::tests_schema()
+            } else {
+                libretto_engine::package_schema()
+            };
+            out.document(&schema, Document::Json)
+        }
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
         PackageCommand::Rbac(args) => {
@@ -183,7 +213,7 @@ fn test(args: TestArgs, out: &mut Printer) -> Result<(), CliError> {
         packages::files(&args.package).map_err(|error| CliError::failed(error.to_string()))?;
     let mut started = Instant::now();
     let mut printed = Ok(());
-    let charts: Arc<dyn Charts> = Arc::new(AtOnce::new(&args.helm.program(None)));
+    let charts: Arc<dyn Charts> = Arc::new(AtOnce::new(&args.helm.program(None), None));
     let reports = scenario::run_watched(&files, args.filter.as_deref(), &charts, &mut |moment| {
         match moment {
             Moment::Begins(name) => {

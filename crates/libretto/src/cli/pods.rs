@@ -134,7 +134,7 @@ fn owned(object: &Value, owners: &BTreeSet<String>) -> bool {
 }
 
 /// The first ready pod, else the first running one, else the first that is not being deleted.
-fn choose<'a>(pods: &[&'a Value]) -> Option<&'a Value> {
+pub(crate) fn choose<'a>(pods: &[&'a Value]) -> Option<&'a Value> {
     let ready = |pod: &Value| {
         pod["status"]["conditions"]
             .as_array()

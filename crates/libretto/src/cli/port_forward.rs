@@ -127,7 +127,7 @@ async fn service(cluster: &Cluster, word: &str) -> Result<Option<Value>, CliErro
 }
 
 /// The pod's port behind a service's port.
-fn target_port(service: &Value, pod: &Value, port: u16) -> Result<u16, CliError> {
+pub(crate) fn target_port(service: &Value, pod: &Value, port: u16) -> Result<u16, CliError> {
     let name = service["metadata"]["name"].as_str().unwrap_or_default();
     let ports = service["spec"]["ports"]
         .as_array()

@@ -51,6 +51,22 @@ pub(crate) enum Document {
     Yaml,
 }
 
+/// A machine-readable form, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Json,
+    Yaml,
+}
+
+impl From<Form> for Document {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Json => Self::Json,
+            Form::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// Forms of a list of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
-use kube::api::ListParams;
 use libretto_actions::kube::CallError;
 use libretto_api::object::Gvk;
 use libretto_mirror::{
@@ -19,13 +18,12 @@ use crate::{
     cli::{
         CliError,
         connect::{Cluster, ClusterArgs, NamespaceArgs},
+        look::list,
         print::{Document, Printer, headings, table},
     },
     packages,
 };
 
-/// Objects per page.
-const PAGE: u32 = 500;
 /// Name under which the common kinds' tables are kept.
 const COMMON: &str = "k8s";
 
@@ -141,7 +139,7 @@ async fn fill(
         mirror.declare(schema.clone()).map_err(broken)?;
     }
     for gvk in needed(schemas, sql) {
-        let (objects, namespaced) = match list(cluster, &gvk, namespace).await {
+        let (objects, namespaced) = match list(cluster, &gvk, namespace, "").await {
             Ok(listed) => listed,
             // A package's kind that is not installed is an empty table.
             Err(CallError::NotServed(_)) => continue,
@@ -295,30 +293,6 @@ fn needed(schemas: &[PackageSchema], sql: &str) -> BTreeSet<Gvk> {
         }
     }
     kinds
-}
-
-async fn list(
-    cluster: &Cluster,
-    gvk: &Gvk,
-    namespace: Option<&str>,
-) -> Result<(Vec<Value>, bool), CallError> {
-    let resource = cluster.kube.resource(gvk).await?;
-    let namespace = namespace.unwrap_or_default();
-    let mut objects = Vec::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = cluster.kube.list(gvk, namespace, &params).await?;
-        for item in page["items"].as_array().into_iter().flatten() {
-            let mut item = item.clone();
-            item["apiVersion"] = gvk.api_version().into();
-            item["kind"] = gvk.kind.clone().into();
-            objects.push(item);
-        }
-        match page["metadata"]["continue"].as_str() {
-            Some(token) if !token.is_empty() => params = params.continue_token(token),
-            _ => return Ok((objects, resource.namespaced)),
-        }
-    }
 }
 
 /// Lets the common tables be called by their own name: each becomes a common table expression before the statement.

@@ -1,11 +1,12 @@
 //! `libretto run`: the operators at work in any cluster, until a signal ends them.
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
 use clap::Args;
+use libretto_api::intent::Intent;
 use libretto_mirror::ScopeMode;
 
 use crate::{
@@ -14,9 +15,11 @@ use crate::{
         alerts::AlertArgs,
         config::Config,
         connect::{self, ClusterArgs},
+        effects,
         helm::HelmArgs,
     },
     packages,
+    rehearsal::Rehearsal,
     runtime::{Options, Runtime},
 };
 
@@ -28,6 +31,7 @@ Examples:
   libretto run                                   # all bundled packages, cluster-wide
   libretto run --package redis --namespace test  # one package, for one namespace's own instances
   libretto run --package ./my-operator           # a package of your own
+  libretto run --dry-run                         # print what it would do, and change nothing
 
 Without --namespace it takes the instances of all namespaces that ask for a cluster-wide operator by
 the annotation that their package names; with --namespace it takes the instances of that namespace
@@ -56,7 +60,11 @@ pub struct RunArgs {
     )]
     pub namespace: Option<String>,
 
-    /// Where to serve /metrics, /livez and /readyz; empty for nowhere [default: 127.0.0.1:8383]
+    /// Print each effect instead of doing it, once, and again when it changes; write nothing to the cluster
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Where to serve /metrics, /livez and /readyz; empty for nowhere [default: 127.0.0.1:8383; nowhere with --dry-run]
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -88,7 +96,12 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
     let packages = packages::load(&places).map_err(|error| CliError::failed(error.to_string()))?;
     let metrics = args
         .metrics_addr
-        .or(config.metrics_addr)
+        // The settings file is about operators; one may be at work beside this.
+        .or(if args.dry_run {
+            Some(String::new())
+        } else {
+            config.metrics_addr
+        })
         .unwrap_or_else(|| DEFAULT_METRICS.to_owned());
     let listener = listen(&metrics)?;
     let client = connect::client(&args.cluster).await?;
@@ -104,7 +117,11 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         helm: args.helm.program(config.helm),
         alertmanagers: args.alerts.receivers(config.alertmanagers)?,
         loopback: false,
+        rehearsal: args.dry_run.then(|| Rehearsal::new(Box::new(told))),
     };
+    if options.rehearsal.is_some() {
+        tracing::info!("dry run: effects are printed, nothing is written");
+    }
     let starting = Runtime::start(client, options);
     let runtime = tokio::select! {
         runtime = starting => runtime.map_err(|error| CliError::failed(error.to_string()))?,
@@ -117,6 +134,16 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
     tracing::info!("stopping: effects under way are finished");
     runtime.stop().await;
     Ok(())
+}
+
+/// Prints what would be done.
+fn told(intent: &Intent, there: bool) {
+    let mut text = format!("would {}\n", effects::sentence(intent, there));
+    for line in effects::said(&intent.effect) {
+        text.push_str(&format!("      {line}\n"));
+    }
+    // Whoever does not listen any more does not stop the rehearsal; Ctrl-C does.
+    let _ = anstream::stdout().write_all(text.as_bytes());
 }
 
 /// Answers on `listener` for as long as the process lives.

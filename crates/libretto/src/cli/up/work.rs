@@ -178,6 +178,7 @@ async fn inside(
         helm: settings.helm.clone(),
         alertmanagers: settings.alertmanagers.clone(),
         loopback: true,
+        rehearsal: None,
     };
     let starting = Runtime::start(local.client.clone(), options);
     let runtime = tokio::select! {
