@@ -294,7 +294,7 @@ impl Mirror {
                 .into(),
             ColumnType::Time.read(object.pointer("/metadata/creationTimestamp")),
             json_object(object.pointer("/metadata/labels")),
-            json_object(object.pointer("/metadata/annotations")),
+            annotations(object),
             json_object(object.pointer("/status")),
             ColumnType::Json.read(object.pointer("/metadata/finalizers")),
         ];
@@ -631,6 +631,15 @@ fn controller(object: &Value) -> Option<&str> {
 }
 
 /// JSON text of an object; `{}` when absent, so that `->>` on it works.
+/// Without the copy of the whole object that `kubectl apply` leaves there: values of sensitive fields are in it in clear.
+fn annotations(object: &Value) -> Datum {
+    let mut annotations = object.pointer("/metadata/annotations").cloned();
+    if let Some(Value::Object(map)) = &mut annotations {
+        map.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    json_object(annotations.as_ref())
+}
+
 fn json_object(value: Option<&Value>) -> Datum {
     match value {
         Some(value) if !value.is_null() => canonical_json(value).into(),

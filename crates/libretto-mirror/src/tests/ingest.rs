@@ -265,6 +265,9 @@ fn fields_have_defaults_and_secrets_have_handles() {
     let mut mirror = mirror();
     let mut object = thing("a", 1);
     object["spec"] = json!({"password": "hunter2"});
+    // What `kubectl apply` remembers of the object.
+    object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+        json!("{\"spec\":{\"password\":\"hunter2\"}}");
     apply(&mut mirror, &object);
     let first = snapshot(&mirror, "a");
     assert_eq!(first.cr("size"), &Datum::Int(3));
