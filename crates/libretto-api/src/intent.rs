@@ -24,7 +24,7 @@ pub struct Intent {
 }
 
 /// The closed list of things Libretto can do to the world.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Effect {
     /// Server-side apply of an object the instance owns. Carries owner reference and runtime labels already. Fields owned by
     /// others are taken back (`force`) only for objects the instance owns; an object of that name that exists without our
@@ -65,7 +65,7 @@ pub enum EventKind {
 }
 
 /// Commands for one Redis-protocol server. Strings may hold secret handles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RedisCall {
     /// Host name or IP address (v4, or v6 without brackets).
     pub host: String,
@@ -80,7 +80,7 @@ pub struct RedisCall {
 }
 
 /// One command and what to do with its error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RedisCommand {
     /// Name under which the reply is found in a probe's result; unused in calls.
     pub name: String,
@@ -94,7 +94,7 @@ pub struct RedisCommand {
 }
 
 /// One HTTP request. Strings may hold secret handles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HttpCall {
     /// In capitals.
     pub method: String,
@@ -112,7 +112,7 @@ pub struct HttpCall {
 }
 
 /// What a request carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HttpBody {
     /// As it is.
     Text(String),
@@ -121,7 +121,7 @@ pub enum HttpBody {
 }
 
 /// What a probe asks. Its answer is a JSON value that the table's columns are read from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Probe {
     /// The answer is the one reply, or an object of replies by command name when there are several. `INFO` text becomes an
     /// object of its `field:value` lines; flat arrays of even length (`CONFIG GET`, `SENTINEL MASTER`) become objects; arrays
@@ -152,7 +152,7 @@ pub enum Outcome {
 }
 
 /// Why an effect failed, in words for the person who reads the instance's conditions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: FailureKind,
     /// One sentence that names the object or host and what it answered. Secret values never appear.
