@@ -36,10 +36,13 @@ struct About {
     cr: Context,
 }
 
-/// By rule or probe table, then by instance and version of the rows.
+/// Number of what it is about, and version of the rows.
+type Basis = (usize, u64);
+
+/// By rule or probe table.
 #[derive(Debug)]
 struct Wanted<T> {
-    by_name: HashMap<String, HashMap<(usize, u64), Arc<Vec<T>>>>,
+    by_name: HashMap<String, HashMap<Basis, Arc<Vec<T>>>>,
     size: usize,
 }
 

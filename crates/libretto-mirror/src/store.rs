@@ -14,6 +14,12 @@ use crate::{ColumnType, Datum};
 /// Values of one row, in the order of the table's columns.
 pub type Row = Arc<[Datum]>;
 
+/// The value that an index finds a row by; `None` for rows that are not in it.
+type Value = fn(&[Datum]) -> Option<&str>;
+
+/// Name and uid.
+type Place = (Box<str>, Box<str>);
+
 /// A table of objects, one row for each uid (the first column).
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -27,11 +33,10 @@ pub(crate) struct Store {
 /// Rows by one of their values, ordered by name and uid.
 #[derive(Debug, Clone)]
 struct Index {
-    /// `None` for rows that are not in it.
-    value: fn(&[Datum]) -> Option<&str>,
+    value: Value,
     /// Place of the column `name`.
     name: usize,
-    groups: HashMap<Box<str>, BTreeSet<(Box<str>, Box<str>)>>,
+    groups: HashMap<Box<str>, BTreeSet<Place>>,
 }
 
 impl Store {
@@ -39,7 +44,7 @@ impl Store {
     pub(crate) fn new(
         name: String,
         columns: Vec<(String, ColumnType)>,
-        indexes: &[(fn(&[Datum]) -> Option<&str>, usize)],
+        indexes: &[(Value, usize)],
     ) -> Self {
         Self {
             name,
@@ -68,14 +73,12 @@ impl Store {
 
     /// Sets the row of its uid; the former one.
     pub(crate) fn put(&mut self, row: Row) -> Option<Row> {
-        let uid = row[0].as_str().unwrap_or_default();
-        let former = self.rows.insert(uid.into(), Arc::clone(&row));
+        let former = self.remove(row[0].as_str().unwrap_or_default());
         for index in &mut self.indexes {
-            if let Some(former) = &former {
-                index.take(former);
-            }
             index.add(&row);
         }
+        let uid = row[0].as_str().unwrap_or_default().into();
+        self.rows.insert(uid, row);
         former
     }
 
@@ -104,7 +107,7 @@ impl Store {
 }
 
 impl Index {
-    fn place<'a>(&self, row: &'a [Datum]) -> Option<(&'a str, (Box<str>, Box<str>))> {
+    fn place<'a>(&self, row: &'a [Datum]) -> Option<(&'a str, Place)> {
         let text = |index: usize| row[index].as_str().unwrap_or_default();
         Some(((self.value)(row)?, (text(self.name).into(), text(0).into())))
     }

@@ -807,8 +807,9 @@ impl<'s> Sim<'s> {
             Effect::Inventory { inventory } => {
                 let reference = inventory_reference(&intent.instance);
                 let former = self.world.objects.get(&reference);
-                let mut map = former.map(|object| Value::clone(object)).unwrap_or_else(|| {
-                    json!({
+                let mut map = match former {
+                    Some(former) => Value::clone(former),
+                    None => json!({
                         "apiVersion": "v1", "kind": "ConfigMap",
                         "metadata": {
                             "name": reference.name, "namespace": reference.namespace,
@@ -818,8 +819,8 @@ impl<'s> Sim<'s> {
                                 "name": intent.instance.name, "uid": intent.instance.uid,
                             }],
                         },
-                    })
-                });
+                    }),
+                };
                 map["data"] = json!({"inventory": inventory.to_string()});
                 self.world.store(map);
                 Ok(None)

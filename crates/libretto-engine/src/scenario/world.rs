@@ -203,7 +203,7 @@ impl World {
                 "object has no apiVersion or kind".to_owned(),
             ));
         };
-        let former = self.objects.get(&reference).map(Arc::clone);
+        let former = self.objects.get(&reference).cloned();
         if patch && former.is_none() {
             return Err(failed(
                 FailureKind::Invalid,
