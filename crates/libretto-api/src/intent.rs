@@ -24,7 +24,7 @@ pub struct Intent {
 }
 
 /// The closed list of things Libretto can do to the world.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Effect {
     /// Server-side apply of an object the instance owns. Carries owner reference and runtime labels already. Fields owned by
     /// others are taken back (`force`) only for objects the instance owns; an object of that name that exists without our
@@ -73,7 +73,7 @@ pub enum EventKind {
 }
 
 /// Commands for one Redis-protocol server. Strings may hold secret handles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RedisCall {
     /// Host name or IP address (v4, or v6 without brackets).
     pub host: String,
@@ -88,7 +88,7 @@ pub struct RedisCall {
 }
 
 /// One command and what to do with its error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RedisCommand {
     /// Name under which the reply is found in a probe's result; unused in calls.
     pub name: String,
@@ -102,7 +102,7 @@ pub struct RedisCommand {
 }
 
 /// One HTTP request. Strings may hold secret handles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HttpCall {
     /// In capitals.
     pub method: String,
@@ -120,7 +120,7 @@ pub struct HttpCall {
 }
 
 /// What a request carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HttpBody {
     /// As it is.
     Text(String),
@@ -129,7 +129,7 @@ pub enum HttpBody {
 }
 
 /// A command in a container of a pod of the instance's namespace. Strings may hold secret handles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ExecCall {
     pub pod: String,
     /// Absent: the pod's only container, or the one its annotation `kubectl.kubernetes.io/default-container` names.
@@ -147,7 +147,7 @@ pub struct ExecCall {
 }
 
 /// What a probe asks. Its answer is a JSON value that the table's columns are read from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Probe {
     /// The answer is the one reply, or an object of replies by command name when there are several. `INFO` text becomes an
     /// object of its `field:value` lines; flat arrays of even length (`CONFIG GET`, `SENTINEL MASTER`) become objects; arrays
@@ -172,7 +172,7 @@ pub enum Probe {
 }
 
 /// How a Prometheus page is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Series {
     /// The text format of an endpoint: the answer is an object by metric, each a list of its series. When not empty, only these metrics.
     Scrape { only: Vec<String> },
@@ -210,7 +210,7 @@ pub enum Outcome {
 }
 
 /// Why an effect failed, in words for the person who reads the instance's conditions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: FailureKind,
     /// One sentence that names the object or host and what it answered. Secret values never appear.

@@ -64,8 +64,8 @@ fn measure(foreign: usize) -> [f64; 3] {
         ("crd.yaml".to_owned(), CRD.to_owned()),
     ]);
     let package = Arc::new(load_files(&files).unwrap());
-    let mut mirror = Mirror::new(ScopeMode::Any).unwrap();
-    mirror.declare(package.schema().clone()).unwrap();
+    let mut mirror = Mirror::new(ScopeMode::Any);
+    mirror.declare(package.schema().clone());
     let gvk = "v1/Pod".parse().unwrap();
     for number in 0..foreign {
         let foreign = pod(&format!("foreign-{number}"), None, 1, "10.0.0.1");

@@ -1,6 +1,6 @@
 //! Items against the ledger and the world: what to do now, what to wait for, what to take away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use libretto_api::{
     intent::{Alert, Effect, Failure, Intent, Millis},
@@ -14,7 +14,7 @@ use crate::{
     compile::{Action, Rule},
     engine::Pass,
     items::{Item, RuleItems},
-    ledger::{Applied, EVENTS, FINALIZER, INVENTORY, Row, UNDO, object_id},
+    ledger::{Applied, EVENTS, FINALIZER, INVENTORY, Row, UNDO},
     plan::{ProbeTarget, RowState, RowView, RuleView},
     schedule::Schedule,
 };
@@ -155,27 +155,25 @@ impl Decision<'_> {
     fn forget(&mut self, rules: &[RuleItems<'_>]) {
         let now = self.pass.now;
         let ledger = &mut self.ledger;
-        let by_name: BTreeMap<&str, &RuleItems<'_>> = rules
+        let by_name: HashMap<&str, (bool, HashSet<&str>)> = rules
             .iter()
-            .map(|rule| (rule.rule.name.as_str(), rule))
+            .map(|rule| {
+                let keys = rule.items.iter().map(|item| item.key.as_str()).collect();
+                (rule.rule.name.as_str(), (rule.unknown(), keys))
+            })
             .collect();
-        let leaving: BTreeSet<String> = ledger.applied.keys().cloned().collect();
-        let to_undo: BTreeSet<(String, String)> = ledger
-            .undo
-            .iter()
-            .flat_map(|(rule, keys)| keys.keys().map(|key| (rule.clone(), key.clone())))
-            .collect();
+        let (applied, to_undo) = (&ledger.applied, &ledger.undo);
         let keep = |name: &str, key: &str| match by_name.get(name) {
             // A rule whose rows are not known keeps everything.
-            Some(rule) => rule.unknown() || rule.items.iter().any(|item| item.key == key),
+            Some((unknown, keys)) => *unknown || keys.contains(key),
             None => false,
         };
         ledger.rows.retain(|name, rows| {
             rows.retain(|key, _| {
                 name.starts_with('@')
                     || keep(name, key)
-                    || leaving.contains(key)
-                    || to_undo.contains(&(name.clone(), key.clone()))
+                    || applied.contains_key(key)
+                    || to_undo.get(name).is_some_and(|keys| keys.contains_key(key))
             });
             !rows.is_empty()
         });
@@ -280,7 +278,7 @@ impl Decision<'_> {
         let rule = items.rule;
         let live = self.pass.snapshot.object(object);
         let patch = matches!(rule.action, Action::Patch(_));
-        if let Some(applied) = self.ledger.applied.get_mut(&object_id(object)) {
+        if let Some(applied) = self.ledger.applied.get_mut(&item.key) {
             // Alone, a patch of what another rule applies would take away everything else of it.
             if patch && !applied.patch && self.unknown.contains(&applied.rule) {
                 return Some(Stand::Blocked(format!(
@@ -500,7 +498,7 @@ impl Decision<'_> {
         if let Some(object) = &item.object {
             self.ledger
                 .applied
-                .entry(object_id(object))
+                .entry(item.key.clone())
                 .or_insert_with(|| Applied {
                     object: object.clone(),
                     rule: rule.name.clone(),
@@ -548,10 +546,11 @@ impl Decision<'_> {
     /// Takes away what no row wants any more, last applied first. Only objects of the inventory, only while they are ours, and
     /// nothing of a rule whose rows could not be computed.
     fn prune(&mut self, rules: &[RuleItems<'_>]) {
-        let wanted: BTreeSet<String> = rules
+        let wanted: BTreeSet<&str> = rules
             .iter()
             .flat_map(|rule| rule.items.iter())
-            .filter_map(|item| item.object.as_ref().map(object_id))
+            .filter(|item| item.object.is_some())
+            .map(|item| item.key.as_str())
             .collect();
         let failed: BTreeSet<&str> = rules
             .iter()
@@ -564,7 +563,7 @@ impl Decision<'_> {
             .applied
             .iter()
             .filter(|(id, applied)| {
-                !wanted.contains(*id) && !failed.contains(applied.rule.as_str())
+                !wanted.contains(id.as_str()) && !failed.contains(applied.rule.as_str())
             })
             .map(|(id, applied)| Leaving::Object(id.clone(), applied.clone()))
             .collect();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use libretto_api::{chart::Charts, intent::Millis};
-use libretto_mirror::{Answer, Limits, Sheet, Snapshot};
+use libretto_mirror::{Answer, Asked, Limits, Sheet, Snapshot, SqlError};
 
 use crate::{
     Compiled, Ledger, Plan, Sample, compile::Query, controls::Controls, decide, items,
@@ -25,6 +25,13 @@ pub struct Engine {
     sheet: Sheet,
     charts: Arc<dyn Charts>,
     recall: RefCell<Recall>,
+}
+
+/// What a query that is not the package's own depends on.
+#[derive(Debug)]
+pub(crate) struct Question {
+    reads: BTreeSet<String>,
+    parameters: Vec<String>,
 }
 
 /// One evaluation while it lasts.
@@ -67,6 +74,29 @@ impl Engine {
             charts,
             recall: RefCell::default(),
         }
+    }
+
+    /// Checks a query that is not the package's own.
+    pub(crate) fn question(&self, sql: &str) -> Result<Question, SqlError> {
+        let described = self.sheet.describe(sql)?;
+        Ok(Question {
+            reads: described
+                .reads
+                .into_iter()
+                .map(|(table, _)| table)
+                .collect(),
+            parameters: described.parameters,
+        })
+    }
+
+    /// Asks it of the rows that were evaluated last.
+    pub(crate) fn ask(&self, sql: &str, question: &Question) -> Result<Arc<Answer>, SqlError> {
+        let asked = Asked {
+            sql,
+            reads: &question.reads,
+            parameters: &question.parameters,
+        };
+        self.sheet.answer(&asked, Limits::PACKAGE)
     }
 
     #[cfg(test)]
@@ -130,34 +160,23 @@ impl Engine {
         given: &BTreeMap<String, libretto_mirror::Table>,
     ) -> Pass<'a> {
         let mut failed = BTreeMap::new();
-        let filled = self.sheet.fill(snapshot, now);
+        self.sheet.fill(snapshot, now);
         for view in &self.package.views {
-            let result = match (&filled, given.get(&view.name)) {
-                (Err(error), _) => Err(format!("the working set could not be filled: {error}")),
-                (Ok(()), Some(table)) => self
+            let result = match given.get(&view.name) {
+                Some(table) => self
                     .sheet
                     .put_view(&view.name, table)
                     .map_err(|error| error.to_string()),
-                (Ok(()), None) => {
-                    match view.query.reads.iter().find_map(|table| failed.get(table)) {
-                        Some(reason) => Err(String::clone(reason)),
-                        None => self
-                            .sheet
-                            .materialise(&view.name, &view.query.asked(), Limits::PACKAGE)
-                            .map_err(|error| format!("view {}: {error}", view.name)),
-                    }
-                }
+                None => match view.query.reads.iter().find_map(|table| failed.get(table)) {
+                    Some(reason) => Err(String::clone(reason)),
+                    None => self
+                        .sheet
+                        .materialise(&view.name, &view.query.asked(), Limits::PACKAGE)
+                        .map_err(|error| format!("view {}: {error}", view.name)),
+                },
             };
             if let Err(reason) = result {
                 failed.insert(view.name.clone(), reason);
-            }
-        }
-        if let Err(error) = filled {
-            for table in self.sheet.table_names() {
-                failed.insert(
-                    table.to_owned(),
-                    format!("the working set could not be filled: {error}"),
-                );
             }
         }
         let controls = Controls::of(snapshot);

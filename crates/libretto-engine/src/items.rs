@@ -90,6 +90,7 @@ impl RuleItems<'_> {
 /// One thing a rule wants.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
+    /// Of an object its [`object_id`].
     pub(crate) key: String,
     pub(crate) fingerprint: String,
     pub(crate) effect: Effect,
@@ -248,14 +249,14 @@ fn distinct(
             });
         }
         if let Some(object) = &item.object
-            && let Some(other) = wanted.get(&object_id(object))
+            && let Some(other) = wanted.get(&item.key)
         {
             return Err(format!("{object} is already written by rule {other}"));
         }
     }
     for item in items.iter() {
-        if let Some(object) = &item.object {
-            wanted.insert(object_id(object), rule.name.clone());
+        if item.object.is_some() {
+            wanted.insert(item.key.clone(), rule.name.clone());
         }
     }
     Ok(items)

@@ -4,7 +4,10 @@
 //! effects are at-least-once. Applying, patching and deleting twice is the same as once; a `once` call that was done but not
 //! recorded runs a second time after a crash, and only then.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+};
 
 use libretto_api::{
     intent::{Effect, EventKind, Failure, FailureKind, Intent, Millis, Outcome},
@@ -13,6 +16,8 @@ use libretto_api::{
 use libretto_mirror::{ColumnPath, canonical_json, digest, held_digest_ignoring};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::{Compiled, compile::Action};
 
 /// The memory of one instance between evaluations. Losing it costs nothing durable: [`Ledger::from_inventory`] brings back
 /// what must not be forgotten, the rest is read off the world again.
@@ -38,7 +43,7 @@ pub struct Ledger {
 }
 
 /// One row of one rule.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Hash, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) fingerprint: String,
     /// Since when the row has been there with this fingerprint.
@@ -61,7 +66,7 @@ pub(crate) struct Row {
 }
 
 /// An event waiting for the next plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct PendingEvent {
     pub(crate) kind: EventKind,
     pub(crate) reason: String,
@@ -69,7 +74,7 @@ pub(crate) struct PendingEvent {
 }
 
 /// An object of the inventory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub(crate) struct Applied {
     pub(crate) object: ObjectRef,
     /// The rule that wants it.
@@ -268,16 +273,80 @@ impl Ledger {
             .then_some(inventory)
     }
 
+    /// Feeds everything to the hash that later plans can follow from: two ledgers that give the same are one to every plan to come.
+    ///
+    /// What a row remembers of its success is not asked for when its effect can be seen in the world (objects), is done once and for
+    /// all, or is not a rule's; a process that just started knows it as little, and `decide` must not mind.
+    pub(crate) fn hash_future(&self, package: &Compiled, now: Millis, state: &mut impl Hasher) {
+        let Self {
+            rows,
+            applied,
+            once,
+            undo,
+            written,
+            events,
+            blind_since,
+            seed,
+        } = self;
+        (applied, once, undo, written, events, blind_since, seed).hash(state);
+        for (name, rows) in rows {
+            let rule = package.rules.iter().find(|rule| rule.name == *name);
+            for (key, row) in rows {
+                let Row {
+                    fingerprint,
+                    since,
+                    done_at,
+                    runs,
+                    attempts,
+                    retry_at,
+                    failure,
+                    event,
+                    once: _,
+                    due,
+                } = row;
+                due.hash(state);
+                let trouble = (attempts, retry_at, failure, event);
+                let calm =
+                    *attempts == 0 && retry_at.is_none() && failure.is_none() && event.is_none();
+                let Some(rule) = rule else {
+                    // The runtime's own: asked for only after a failure.
+                    if !calm {
+                        (name, key, fingerprint, trouble).hash(state);
+                    }
+                    continue;
+                };
+                (name, key, fingerprint, trouble).hash(state);
+                let object = matches!(
+                    rule.action,
+                    Action::Apply { .. } | Action::Patch(_) | Action::Helm(_)
+                );
+                let for_good = rule.modifiers.once
+                    && once.get(name).and_then(|rows| rows.get(key)) == Some(fingerprint);
+                if !object && !for_good {
+                    (done_at, runs).hash(state);
+                }
+                if let Some(stable) = rule.modifiers.stable_ms {
+                    // Ripe is ripe.
+                    (*since).max(now - stable).hash(state);
+                }
+            }
+        }
+    }
+
     pub(crate) fn row(&self, rule: &str, key: &str) -> Option<&Row> {
         self.rows.get(rule)?.get(key)
     }
 
     pub(crate) fn row_mut(&mut self, rule: &str, key: &str) -> &mut Row {
+        // Mostly it is there; an entry would copy both names first.
+        if self.row(rule, key).is_none() {
+            let rows = self.rows.entry(rule.to_owned()).or_default();
+            rows.insert(key.to_owned(), Row::default());
+        }
         self.rows
-            .entry(rule.to_owned())
-            .or_default()
-            .entry(key.to_owned())
-            .or_default()
+            .get_mut(rule)
+            .and_then(|rows| rows.get_mut(key))
+            .expect("it is there or was just made")
     }
 
     /// Takes in what came of an intent of the last plan.

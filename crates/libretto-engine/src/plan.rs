@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 /// Something to ask again and again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProbeTarget {
     pub table: String,
     pub key: String,
@@ -53,7 +53,7 @@ pub struct Sample {
 }
 
 /// A rule as it stands for the instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct RuleView {
     pub rule: String,
     /// `apply`, `patch`, `call redis`, `status`, ...
@@ -65,7 +65,7 @@ pub struct RuleView {
 }
 
 /// One row of a rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Hash, Serialize, Deserialize)]
 pub struct RowView {
     pub key: String,
     pub columns: Vec<(String, Datum)>,

@@ -1,6 +1,9 @@
 //! One typed value of a table, and how a JSON value becomes one.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    hash::{Hash, Hasher},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,6 +138,19 @@ fn read_bool(value: &Value) -> Option<bool> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// Floats by their bits: a hash tells apart what may differ.
+impl Hash for Datum {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::Null => {}
+            Self::Int(int) => int.hash(state),
+            Self::Float(float) => float.to_bits().hash(state),
+            Self::Text(text) => text.hash(state),
+        }
     }
 }
 

@@ -7,14 +7,15 @@ use libretto_api::{
     object::{Gvk, INSTANCE_LABEL, InstanceRef, PACKAGE_LABEL, field_manager},
     secret::SecretHandle,
 };
-use rusqlite::{OptionalExtension, params_from_iter};
 use serde_json::Value;
 
 use crate::{
-    Change, ColumnType, Datum, Dirty, Field, Mirror, MirrorError, Reach, ScopeMode, canonical_json,
-    digest, held_digest_ignoring,
-    mirror::{Arrival, Package, Physical, text},
+    Change, ColumnType, Datum, Dirty, Field, Mirror, MirrorError, PROBE_COLUMNS, Reach, ScopeMode,
+    canonical_json, digest, held_digest_ignoring,
+    lineage::Lineage,
+    mirror::{Arrival, Instances, Package, text},
     ready,
+    store::{Answered, Row},
 };
 
 impl Mirror {
@@ -41,7 +42,7 @@ impl Mirror {
                 };
                 if let Some(uid) = uid {
                     kind.bury(&uid);
-                    self.delete(gvk, &uid, &mut dirty)?;
+                    self.delete(gvk, &uid, &mut dirty);
                 }
             }
         }
@@ -49,24 +50,22 @@ impl Mirror {
     }
 
     /// Takes a complete list of a Kind (of one namespace, or of all when `None`) in one step: what is not in it is gone.
-    pub fn replace_all(
+    pub fn replace_all<'a>(
         &mut self,
         gvk: &Gvk,
         namespace: Option<&str>,
-        objects: &[Value],
+        objects: impl IntoIterator<Item = &'a Value>,
     ) -> Result<Dirty, MirrorError> {
         let mut dirty = Dirty::default();
-        self.connection.execute_batch("SAVEPOINT relist")?;
-        let result = self.relist(gvk, namespace, objects, &mut dirty);
-        self.connection.execute_batch("RELEASE relist")?;
-        result.map(|()| dirty)
+        self.relist(gvk, namespace, objects, &mut dirty)?;
+        Ok(dirty)
     }
 
-    fn relist(
+    fn relist<'a>(
         &mut self,
         gvk: &Gvk,
         namespace: Option<&str>,
-        objects: &[Value],
+        objects: impl IntoIterator<Item = &'a Value>,
         dirty: &mut Dirty,
     ) -> Result<(), MirrorError> {
         let mut listed = BTreeSet::new();
@@ -92,7 +91,7 @@ impl Mirror {
         for uid in gone {
             // Not buried: an object that was created after the list was taken, and written through, is missing here only until
             // the watch that follows the list tells of it.
-            self.delete(gvk, &uid, dirty)?;
+            self.delete(gvk, &uid, dirty);
         }
         Ok(())
     }
@@ -119,7 +118,7 @@ impl Mirror {
             Arrival::New { former: None } => {}
             Arrival::New {
                 former: Some(former),
-            } => self.delete(gvk, &former, dirty)?,
+            } => self.delete(gvk, &former, dirty),
         }
         let moved = self.lineage.set(uid, controller(object));
         let names: Vec<String> = self.packages.keys().cloned().collect();
@@ -128,28 +127,30 @@ impl Mirror {
                 continue;
             };
             if package.schema.instance.gvk == *gvk {
-                self.apply_instance(&name, object, dirty)?;
+                self.apply_instance(&name, object, dirty);
             }
-            self.apply_rows(&name, gvk, uid, object, dirty)?;
+            self.apply_rows(&name, gvk, uid, object, dirty);
             if moved {
-                self.reown(&name, uid, dirty)?;
+                self.reown(&name, uid, dirty);
             }
         }
         Ok(())
     }
 
     /// Writes the object's row in each of the package's tables of its Kind.
-    fn apply_rows(
-        &self,
-        name: &str,
-        gvk: &Gvk,
-        uid: &str,
-        object: &Value,
-        dirty: &mut Dirty,
-    ) -> Result<(), MirrorError> {
-        let package = &self.packages[name];
-        let owner = self.owner(package, uid, object);
-        for (watch, table) in &package.watches {
+    fn apply_rows(&mut self, name: &str, gvk: &Gvk, uid: &str, object: &Value, dirty: &mut Dirty) {
+        let Some(Package {
+            schema,
+            instances,
+            watches,
+            objects,
+            ..
+        }) = self.packages.get_mut(name)
+        else {
+            return;
+        };
+        let owner = owner(&self.lineage, instances, uid, object);
+        for (watch, table) in watches {
             if watch.gvk != *gvk {
                 continue;
             }
@@ -160,17 +161,13 @@ impl Mirror {
                     .and_then(Value::as_str)
                     == Some(value)
             });
-            let former = self.row(table, &[uid])?;
             if !selected {
-                if let Some(former) = former {
-                    self.connection
-                        .prepare_cached(&table.delete)?
-                        .execute([uid])?;
-                    wake(package, watch.reach, former.get(3), &former[1], dirty);
+                if let Some(former) = table.remove(uid) {
+                    wake(instances, watch.reach, &former, dirty);
                 }
                 continue;
             }
-            let mut row = vec![
+            let row: Row = [
                 uid.into(),
                 text(object, "/metadata/namespace").into(),
                 text(object, "/metadata/name").into(),
@@ -182,36 +179,30 @@ impl Mirror {
                     .is_some()
                     .into(),
                 ColumnType::Time.read(object.pointer("/metadata/creationTimestamp")),
-            ];
-            row.extend(watch.columns.iter().map(|column| column.read(object)));
-            if former.as_ref() == Some(&row) {
+            ]
+            .into_iter()
+            .chain(watch.columns.iter().map(|column| column.read(object)))
+            .collect();
+            if table.get(uid) == Some(&row) {
                 continue;
             }
-            self.connection
-                .prepare_cached(&table.upsert)?
-                .execute(params_from_iter(&row))?;
-            wake(package, watch.reach, row.get(3), &row[1], dirty);
-            if let Some(former) = former {
-                wake(package, watch.reach, former.get(3), &former[1], dirty);
+            wake(instances, watch.reach, &row, dirty);
+            if let Some(former) = table.put(row) {
+                wake(instances, watch.reach, &former, dirty);
             }
         }
-        if let Some(kind) = package.schema.objects.iter().find(|kind| kind.gvk == *gvk) {
-            let table = &package.objects;
+        if let Some(kind) = schema.objects.iter().find(|kind| kind.gvk == *gvk) {
             let labels = object.pointer("/metadata/labels");
             let ours = labels
                 .and_then(|labels| labels.get(PACKAGE_LABEL))
                 .and_then(Value::as_str)
                 == Some(name);
             let held = held_digest_ignoring(object, &field_manager(name), &kind.ignore);
-            let former = self.row(table, &[uid])?;
             if !ours && held.is_empty() {
-                if let Some(former) = former {
-                    self.connection
-                        .prepare_cached(&table.delete)?
-                        .execute([uid])?;
-                    wake_object(package, &former, dirty);
+                if let Some(former) = objects.remove(uid) {
+                    wake_object(instances, &former, dirty);
                 }
-                return Ok(());
+                return;
             }
             let ignored: serde_json::Map<String, Value> = kind
                 .ignore
@@ -223,7 +214,7 @@ impl Mirror {
                 .and_then(Value::as_str)
                 .or_else(|| controller(object))
                 .map_or(Datum::Null, Datum::from);
-            let mut row = vec![
+            let row: Row = [
                 uid.into(),
                 gvk.to_string().into(),
                 text(object, "/metadata/namespace").into(),
@@ -239,34 +230,27 @@ impl Mirror {
                 ready(gvk, object).into(),
                 canonical_json(&Value::Object(ignored)).into(),
                 (!ours).into(),
-            ];
-            if let Some(former) = &former {
-                // Everything but the resourceVersion: a heartbeat in a status is no change.
-                let version = std::mem::replace(&mut row[4], former[4].clone());
-                if *former == row {
-                    return Ok(());
-                }
-                row[4] = version;
+            ]
+            .into();
+            // Everything but the resourceVersion: a heartbeat in a status is no change.
+            if objects
+                .get(uid)
+                .is_some_and(|former| former[..4] == row[..4] && former[5..] == row[5..])
+            {
+                return;
             }
-            self.connection
-                .prepare_cached(&table.upsert)?
-                .execute(params_from_iter(&row))?;
-            wake_object(package, &row, dirty);
-            if let Some(former) = former {
-                wake_object(package, &former, dirty);
+            wake_object(instances, &row, dirty);
+            if let Some(former) = objects.put(row) {
+                wake_object(instances, &former, dirty);
             }
         }
-        Ok(())
     }
 
-    fn apply_instance(
-        &mut self,
-        name: &str,
-        object: &Value,
-        dirty: &mut Dirty,
-    ) -> Result<(), MirrorError> {
+    fn apply_instance(&mut self, name: &str, object: &Value, dirty: &mut Dirty) {
         let uid = text(object, "/metadata/uid");
-        let package = &self.packages[name];
+        let Some(package) = self.packages.get_mut(name) else {
+            return;
+        };
         let annotated = |scope: &crate::Scope| {
             object
                 .pointer("/metadata/annotations")
@@ -283,7 +267,7 @@ impl Mirror {
         if !in_scope || schema.unmanaged.iter().any(annotated) {
             return self.forget_instance(name, uid, dirty);
         }
-        let mut row = vec![
+        let row: Row = [
             uid.into(),
             text(object, "/metadata/namespace").into(),
             text(object, "/metadata/name").into(),
@@ -297,16 +281,17 @@ impl Mirror {
             annotations(object),
             json_object(object.pointer("/status")),
             ColumnType::Json.read(object.pointer("/metadata/finalizers")),
-        ];
-        row.extend(
+        ]
+        .into_iter()
+        .chain(
             package
                 .schema
                 .instance
                 .fields
                 .iter()
                 .map(|field| field_value(field, uid, object)),
-        );
-        let former = self.row(&package.cr, &[uid])?;
+        )
+        .collect();
         let instance = InstanceRef {
             package: name.to_owned(),
             gvk: package.schema.instance.gvk.clone(),
@@ -314,153 +299,104 @@ impl Mirror {
             name: text(object, "/metadata/name").to_owned(),
             uid: uid.to_owned(),
         };
-        if former.as_ref() != Some(&row) {
-            self.connection
-                .prepare_cached(&package.cr.upsert)?
-                .execute(params_from_iter(&row))?;
+        let known = package.cr.get(uid);
+        let new = known.is_none();
+        if known != Some(&row) {
+            package.cr.put(row);
             dirty.instances.insert(instance.clone());
         }
-        if former.is_none() {
-            let package = self
-                .packages
-                .get_mut(name)
-                .expect("looked up by the same name above");
+        if new {
             package
+                .instances
                 .by_namespace
                 .entry(instance.namespace.clone())
                 .or_default()
                 .insert(uid.to_owned());
-            package.instances.insert(uid.to_owned(), instance);
+            package.instances.by_uid.insert(uid.to_owned(), instance);
             // Objects that came before their instance.
-            self.reown(name, uid, dirty)?;
+            self.reown(name, uid, dirty);
         }
-        Ok(())
     }
 
-    fn forget_instance(
-        &mut self,
-        name: &str,
-        uid: &str,
-        dirty: &mut Dirty,
-    ) -> Result<(), MirrorError> {
+    fn forget_instance(&mut self, name: &str, uid: &str, dirty: &mut Dirty) {
         let Some(package) = self.packages.get_mut(name) else {
-            return Ok(());
+            return;
         };
-        let Some(instance) = package.instances.remove(uid) else {
-            return Ok(());
+        let Some(instance) = package.instances.by_uid.remove(uid) else {
+            return;
         };
-        if let Some(uids) = package.by_namespace.get_mut(&instance.namespace) {
+        let namespaces = &mut package.instances.by_namespace;
+        if let Some(uids) = namespaces.get_mut(&instance.namespace) {
             uids.remove(uid);
             if uids.is_empty() {
-                package.by_namespace.remove(&instance.namespace);
+                namespaces.remove(&instance.namespace);
             }
         }
-        self.connection
-            .prepare_cached(&package.cr.delete)?
-            .execute([uid])?;
-        for (_, table) in &package.probes {
-            self.connection
-                .prepare_cached(&format!(
-                    "DELETE FROM \"{}\" WHERE instance = ?",
-                    table.name
-                ))?
-                .execute([uid])?;
+        package.cr.remove(uid);
+        for (_, answers) in &mut package.probes {
+            answers.rows.remove(uid);
         }
         dirty.instances.remove(&instance);
         dirty.gone.insert(instance);
-        Ok(())
     }
 
-    fn delete(&mut self, gvk: &Gvk, uid: &str, dirty: &mut Dirty) -> Result<(), MirrorError> {
+    fn delete(&mut self, gvk: &Gvk, uid: &str, dirty: &mut Dirty) {
         if let Some(kind) = self.kinds.get_mut(gvk) {
             kind.forget(uid);
         }
         self.lineage.remove(uid);
         let names: Vec<String> = self.packages.keys().cloned().collect();
         for name in names {
-            let package = &self.packages[&name];
-            for (watch, table) in &package.watches {
+            let Some(package) = self.packages.get_mut(&name) else {
+                continue;
+            };
+            for (watch, table) in &mut package.watches {
                 if watch.gvk == *gvk
-                    && let Some(former) = self.row(table, &[uid])?
+                    && let Some(former) = table.remove(uid)
                 {
-                    self.connection
-                        .prepare_cached(&table.delete)?
-                        .execute([uid])?;
-                    wake(package, watch.reach, former.get(3), &former[1], dirty);
+                    wake(&package.instances, watch.reach, &former, dirty);
                 }
             }
-            if let Some(former) = self.row(&package.objects, &[uid])? {
-                self.connection
-                    .prepare_cached(&package.objects.delete)?
-                    .execute([uid])?;
-                wake_object(package, &former, dirty);
+            if let Some(former) = package.objects.remove(uid) {
+                wake_object(&package.instances, &former, dirty);
             }
             if package.schema.instance.gvk == *gvk {
-                self.forget_instance(&name, uid, dirty)?;
+                self.forget_instance(&name, uid, dirty);
             }
         }
-        Ok(())
-    }
-
-    /// The instance of the package an object belongs to: by its controller chain, else by the runtime's label.
-    fn owner(&self, package: &Package, uid: &str, object: &Value) -> Datum {
-        self.lineage
-            .ancestor(uid, |ancestor| package.instances.contains_key(ancestor))
-            .or_else(|| {
-                object
-                    .pointer("/metadata/labels")?
-                    .get(INSTANCE_LABEL)?
-                    .as_str()
-            })
-            .map_or(Datum::Null, Datum::from)
     }
 
     /// Puts the owner right in the rows of everything below an object whose place in the lineage changed.
-    fn reown(&self, name: &str, uid: &str, dirty: &mut Dirty) -> Result<(), MirrorError> {
-        let package = &self.packages[name];
-        let below = self.lineage.descendants(uid);
-        if below.is_empty() {
-            return Ok(());
-        }
-        for descendant in below {
+    fn reown(&mut self, name: &str, uid: &str, dirty: &mut Dirty) {
+        let Some(package) = self.packages.get_mut(name) else {
+            return;
+        };
+        for descendant in self.lineage.descendants(uid) {
             let Some(owner) = self.lineage.ancestor(descendant, |ancestor| {
-                package.instances.contains_key(ancestor)
+                package.instances.by_uid.contains_key(ancestor)
             }) else {
                 continue;
             };
             let tables = package
                 .watches
-                .iter()
-                .map(|(_, table)| table)
-                .chain([&package.objects]);
-            for table in tables {
-                let changed = self
-                    .connection
-                    .prepare_cached(&format!(
-                        "UPDATE \"{}\" SET owner = ?1 WHERE uid = ?2 AND owner IS NOT ?1",
-                        table.name
-                    ))?
-                    .execute([owner, descendant])?;
-                if changed > 0
-                    && let Some(instance) = package.instances.get(owner)
-                {
+                .iter_mut()
+                .map(|(_, table)| (table, 3))
+                .chain([(&mut package.objects, 5)]);
+            for (table, place) in tables {
+                let Some(row) = table.get(descendant) else {
+                    continue;
+                };
+                if row[place].as_str() == Some(owner) {
+                    continue;
+                }
+                let mut row = row.to_vec();
+                row[place] = owner.into();
+                table.put(row.into());
+                if let Some(instance) = package.instances.by_uid.get(owner) {
                     dirty.instances.insert(instance.clone());
                 }
             }
         }
-        Ok(())
-    }
-
-    fn row(&self, table: &Physical, key: &[&str]) -> Result<Option<Vec<Datum>>, MirrorError> {
-        let width = table.columns.len();
-        let row = self
-            .connection
-            .prepare_cached(&table.select)?
-            .query_row(params_from_iter(key), |row| {
-                (0..width).map(|index| row.get(index)).collect()
-            })
-            .optional()?;
-        Ok(row)
     }
 
     /// Takes a probe's answer, or why there was none.
@@ -476,61 +412,48 @@ impl Mirror {
         let mut dirty = Dirty::default();
         let known = self
             .packages
-            .get(package)
+            .get_mut(package)
             .ok_or_else(|| MirrorError::UnknownPackage(package.to_owned()))?;
-        let Some(instance) = known.instances.get(instance_uid) else {
+        let Some(instance) = known.instances.by_uid.get(instance_uid) else {
             // The instance went while the probe was under way.
             return Ok(dirty);
         };
-        let (probe, physical) = known
+        let (probe, answers) = known
             .probes
-            .iter()
+            .iter_mut()
             .find(|(probe, _)| probe.name == table)
             .ok_or_else(|| MirrorError::UnknownTable {
                 package: package.to_owned(),
                 table: table.to_owned(),
             })?;
-        let former = self.row(physical, &[instance_uid, key])?;
-        let mut row = vec![instance_uid.into()];
-        match answer {
+        let former = answers.get(instance_uid, key);
+        let (missed, row): (i64, Row) = match answer {
             Ok(value) => {
-                row.extend([
-                    Datum::Int(0),
-                    key.into(),
-                    true.into(),
-                    Datum::Null,
-                    at.into(),
-                ]);
-                row.extend(probe.columns.iter().map(|column| column.read(value)));
+                let own = [key.into(), true.into(), Datum::Null, at.into()];
+                let told = probe.columns.iter().map(|column| column.read(value));
+                (0, own.into_iter().chain(told).collect())
             }
             Err(error) => {
-                let missed = former
-                    .as_ref()
-                    .and_then(|row| row[1].as_int())
-                    .unwrap_or(0)
-                    .saturating_add(1);
-                row.extend([
-                    missed.into(),
-                    key.into(),
-                    false.into(),
-                    error.into(),
-                    at.into(),
-                ]);
+                let missed = former.map_or(0, |former| former.missed).saturating_add(1);
+                let own = [key.into(), false.into(), error.into(), at.into()];
                 let last = former
-                    .as_ref()
                     .filter(|_| missed < i64::from(probe.misses))
-                    .map(|row| row[6..].to_vec());
-                row.extend(last.unwrap_or_else(|| vec![Datum::Null; probe.columns.len()]));
+                    .map_or_else(
+                        || vec![Datum::Null; probe.columns.len()],
+                        |former| former.row[PROBE_COLUMNS.len()..].to_vec(),
+                    );
+                (missed, own.into_iter().chain(last).collect())
             }
-        }
-        self.connection
-            .prepare_cached(&physical.upsert)?
-            .execute(params_from_iter(&row))?;
+        };
         // Neither how often it was missed nor when it was asked is news.
-        let news = |row: &[Datum]| [&row[3..5], &row[6..]].concat();
-        if former.is_none_or(|former| news(&former) != news(&row)) {
+        let news = former.is_none_or(|former| {
+            former.row[1..3] != row[1..3]
+                || former.row[PROBE_COLUMNS.len()..] != row[PROBE_COLUMNS.len()..]
+        });
+        if news {
             dirty.instances.insert(instance.clone());
         }
+        answers.put(instance_uid, key, Answered { missed, row });
         Ok(dirty)
     }
 
@@ -546,75 +469,70 @@ impl Mirror {
         let mut dirty = Dirty::default();
         let known = self
             .packages
-            .get(package)
+            .get_mut(package)
             .ok_or_else(|| MirrorError::UnknownPackage(package.to_owned()))?;
-        for (probe, physical) in &known.probes {
+        for (probe, answers) in &mut known.probes {
             if keep.contains(&probe.name) {
                 continue;
             }
-            let keys: Vec<String> = self
-                .connection
-                .prepare_cached(&format!(
-                    "SELECT key FROM \"{}\" WHERE instance = ?",
-                    physical.name
-                ))?
-                .query_map([instance_uid], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            for key in keys {
-                let target = (probe.name.clone(), key);
-                if !targets.contains(&target) {
-                    self.connection
-                        .prepare_cached(&physical.delete)?
-                        .execute([instance_uid, &target.1])?;
-                    if let Some(instance) = known.instances.get(instance_uid) {
-                        dirty.instances.insert(instance.clone());
-                    }
-                }
+            let wanted: BTreeSet<&str> = targets
+                .iter()
+                .filter(|(table, _)| *table == probe.name)
+                .map(|(_, key)| key.as_str())
+                .collect();
+            if answers.retain(instance_uid, |key| wanted.contains(key))
+                && let Some(instance) = known.instances.by_uid.get(instance_uid)
+            {
+                dirty.instances.insert(instance.clone());
             }
         }
         Ok(dirty)
     }
 }
 
+/// The instance of the package an object belongs to: by its controller chain, else by the runtime's label.
+fn owner(lineage: &Lineage, instances: &Instances, uid: &str, object: &Value) -> Datum {
+    lineage
+        .ancestor(uid, |ancestor| instances.by_uid.contains_key(ancestor))
+        .or_else(|| {
+            object
+                .pointer("/metadata/labels")?
+                .get(INSTANCE_LABEL)?
+                .as_str()
+        })
+        .map_or(Datum::Null, Datum::from)
+}
+
 /// Wakes who sees a row of a sensed table.
-fn wake(
-    package: &Package,
-    reach: Reach,
-    owner: Option<&Datum>,
-    namespace: &Datum,
-    dirty: &mut Dirty,
-) {
+fn wake(instances: &Instances, reach: Reach, row: &[Datum], dirty: &mut Dirty) {
     match reach {
         Reach::Own => {
-            if let Some(instance) = owner
-                .and_then(Datum::as_str)
-                .and_then(|uid| package.instances.get(uid))
-            {
+            if let Some(instance) = row[3].as_str().and_then(|uid| instances.by_uid.get(uid)) {
                 dirty.instances.insert(instance.clone());
             }
         }
-        Reach::Namespace => wake_namespace(package, namespace, dirty),
+        Reach::Namespace => wake_namespace(instances, &row[1], dirty),
     }
 }
 
-fn wake_namespace(package: &Package, namespace: &Datum, dirty: &mut Dirty) {
+fn wake_namespace(instances: &Instances, namespace: &Datum, dirty: &mut Dirty) {
     let uids = namespace
         .as_str()
-        .and_then(|namespace| package.by_namespace.get(namespace));
+        .and_then(|namespace| instances.by_namespace.get(namespace));
     for uid in uids.into_iter().flatten() {
-        if let Some(instance) = package.instances.get(uid) {
+        if let Some(instance) = instances.by_uid.get(uid) {
             dirty.instances.insert(instance.clone());
         }
     }
 }
 
 /// Wakes who sees a row of the objects table.
-fn wake_object(package: &Package, row: &[Datum], dirty: &mut Dirty) {
-    match row[5].as_str().and_then(|uid| package.instances.get(uid)) {
+fn wake_object(instances: &Instances, row: &[Datum], dirty: &mut Dirty) {
+    match row[5].as_str().and_then(|uid| instances.by_uid.get(uid)) {
         Some(instance) => {
             dirty.instances.insert(instance.clone());
         }
-        None if row[11].is_true() => wake_namespace(package, &row[2], dirty),
+        None if row[11].is_true() => wake_namespace(instances, &row[2], dirty),
         None => {}
     }
 }

@@ -24,6 +24,7 @@ mod readiness;
 mod schema;
 mod sheet;
 mod snapshot;
+mod store;
 
 pub use datum::{
     ColumnType, Datum, canonical_json, digest, parse_bytes, parse_quantity, parse_time,
@@ -41,6 +42,7 @@ pub use schema::{
 };
 pub use sheet::{Described, ResultColumn, Rows, Sheet};
 pub use snapshot::{ObjectRow, Snapshot, Table};
+pub use store::Row;
 
 #[cfg(test)]
 mod tests;

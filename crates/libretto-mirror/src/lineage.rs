@@ -1,6 +1,9 @@
 //! Who controls whom, by uid, so that a Pod is known to belong to an instance three objects above it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::{Hash as _, Hasher},
+};
 
 /// Longest controller chain that is followed: Pod, ReplicaSet, Deployment, instance is three; a chain of eight is already a
 /// platform of platforms, and a bound is what ends a cycle somebody made by hand.
@@ -40,6 +43,13 @@ impl Lineage {
                 self.children.remove(&parent);
             }
         }
+    }
+
+    /// Feeds who controls whom to the hash.
+    pub(crate) fn hash_future(&self, state: &mut impl Hasher) {
+        let mut parents: Vec<_> = self.parents.iter().collect();
+        parents.sort_unstable();
+        parents.hash(state);
     }
 
     /// The controller of an object.

@@ -1,24 +1,27 @@
-//! The mirror: every declared column of every watched object, in one in-memory database.
+//! The mirror: every declared column of every watched object, in memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    hash::{Hash as _, Hasher},
     sync::Arc,
 };
 
 use libretto_api::object::{Gvk, InstanceRef};
-use rusqlite::Connection;
+use rusqlite::{Connection, params_from_iter};
 use serde_json::Value;
 
 use crate::{
-    ColumnType, INSTANCE_COLUMNS, Limits, MirrorError, PROBE_COLUMNS, PackageSchema, ProbeTable,
-    ScopeMode, Table, WATCH_COLUMNS, WatchTable, lineage::Lineage, lock::Lock, sheet::quoted,
+    ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError, PROBE_COLUMNS, PackageSchema,
+    ProbeTable, ScopeMode, Table, WATCH_COLUMNS, WatchTable,
+    lineage::Lineage,
+    lock::Lock,
+    sheet::quoted,
+    store::{Answers, OWN, Store},
 };
 
 /// The cluster as declared columns. One per process; the driver keeps it behind a lock.
 #[derive(Debug)]
 pub struct Mirror {
-    pub(crate) connection: Connection,
-    pub(crate) lock: Arc<Lock>,
     pub(crate) scope: ScopeMode,
     pub(crate) packages: BTreeMap<String, Package>,
     pub(crate) kinds: HashMap<Gvk, Kind>,
@@ -64,27 +67,26 @@ impl Dirty {
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) schema: PackageSchema,
-    /// Known instances in scope, by uid.
-    pub(crate) instances: HashMap<String, InstanceRef>,
-    /// Their uids by namespace, for tables with `reach: namespace`.
-    pub(crate) by_namespace: HashMap<String, BTreeSet<String>>,
-    pub(crate) cr: Physical,
-    pub(crate) objects: Physical,
-    /// By the table's name in the package.
-    pub(crate) watches: Vec<(WatchTable, Physical)>,
-    pub(crate) probes: Vec<(ProbeTable, Physical)>,
+    pub(crate) instances: Instances,
+    pub(crate) cr: Store,
+    pub(crate) objects: Store,
+    /// In the schema's order, as are the probes.
+    pub(crate) watches: Vec<(WatchTable, Store)>,
+    pub(crate) probes: Vec<(ProbeTable, Answers)>,
 }
 
-/// A table in the database and the statements on it.
-#[derive(Debug, Clone)]
-pub(crate) struct Physical {
-    pub(crate) name: String,
-    pub(crate) columns: Vec<(String, ColumnType)>,
-    /// All columns of one uid.
-    pub(crate) select: String,
-    pub(crate) upsert: String,
-    pub(crate) delete: String,
+/// A package's known instances in scope.
+#[derive(Debug, Default)]
+pub(crate) struct Instances {
+    pub(crate) by_uid: HashMap<String, InstanceRef>,
+    /// Their uids by namespace, for tables with `reach: namespace`.
+    pub(crate) by_namespace: HashMap<String, BTreeSet<String>>,
 }
+
+/// Numbers of the indexes of a store: whom a row belongs to, and the namespace it is in. In the objects table only what is patched
+/// is found by its namespace.
+pub(crate) const BY_OWNER: usize = 0;
+pub(crate) const BY_NAMESPACE: usize = 1;
 
 /// What is remembered of a Kind's objects beside their columns. Strings are shared between the two maps: of the many objects
 /// that are no package's business this is all that is kept.
@@ -206,22 +208,18 @@ pub(crate) const OBJECTS: &[(&str, ColumnType)] = &[
 
 impl Mirror {
     /// An empty mirror for a runtime of that scope.
-    pub fn new(scope: ScopeMode) -> Result<Self, MirrorError> {
-        let mut connection = Connection::open_in_memory()?;
-        let lock = Lock::install(&mut connection)?;
-        Ok(Self {
-            connection,
-            lock,
+    pub fn new(scope: ScopeMode) -> Self {
+        Self {
             scope,
             packages: BTreeMap::new(),
             kinds: HashMap::new(),
             lineage: Lineage::default(),
-        })
+        }
     }
 
     /// Makes a package's tables; a package declared before loses its rows, so its Kinds must be listed again.
-    pub fn declare(&mut self, schema: PackageSchema) -> Result<(), MirrorError> {
-        self.withdraw(&schema.package)?;
+    pub fn declare(&mut self, schema: PackageSchema) {
+        self.withdraw(&schema.package);
         // Objects of these Kinds were seen without this package's columns: the coming list must not pass for known.
         let kinds = schema
             .watches
@@ -248,13 +246,15 @@ impl Mirror {
                 .iter()
                 .map(|field| (field.name.clone(), field.kind)),
         );
-        let cr = self.create(&format!("{prefix}cr"), columns, &["uid"], &[])?;
-        let objects = self.create(
-            &format!("{prefix}objects"),
+        let cr = Store::new(format!("{prefix}cr"), columns, &[]);
+        let objects = Store::new(
+            format!("{prefix}objects"),
             typed(OBJECTS),
-            &["uid"],
-            &["(owner)", "(namespace) WHERE patched"],
-        )?;
+            &[
+                (|row| row[5].as_str(), 3),
+                (|row| row[2].as_str().filter(|_| row[11].is_true()), 3),
+            ],
+        );
         let mut watches = Vec::new();
         for watch in &schema.watches {
             let mut columns = typed(WATCH_COLUMNS);
@@ -264,110 +264,71 @@ impl Mirror {
                     .iter()
                     .map(|column| (column.name.clone(), column.kind)),
             );
-            let table = self.create(
-                &format!("{prefix}{}", watch.name),
+            let table = Store::new(
+                format!("{prefix}{}", watch.name),
                 columns,
-                &["uid"],
-                &["(owner)", "(namespace)"],
-            )?;
+                &[(|row| row[3].as_str(), 2), (|row| row[1].as_str(), 2)],
+            );
             watches.push((watch.clone(), table));
         }
         let mut probes = Vec::new();
         for probe in &schema.probes {
-            let mut columns = vec![
-                ("instance".to_owned(), ColumnType::String),
-                ("missed".to_owned(), ColumnType::Int),
-            ];
-            columns.extend(typed(PROBE_COLUMNS));
+            let mut columns = typed(PROBE_COLUMNS);
             columns.extend(
                 probe
                     .columns
                     .iter()
                     .map(|column| (column.name.clone(), column.kind)),
             );
-            let table = self.create(
-                &format!("{prefix}{}", probe.name),
-                columns,
-                &["instance", "key"],
-                &[],
-            )?;
+            let table = Answers::new(format!("{prefix}{}", probe.name), columns);
             probes.push((probe.clone(), table));
         }
         self.packages.insert(
             schema.package.clone(),
             Package {
                 schema,
-                instances: HashMap::new(),
-                by_namespace: HashMap::new(),
+                instances: Instances::default(),
                 cr,
                 objects,
                 watches,
                 probes,
             },
         );
-        Ok(())
     }
 
     /// Drops a package's tables.
-    pub fn withdraw(&mut self, package: &str) -> Result<(), MirrorError> {
-        let Some(package) = self.packages.remove(package) else {
-            return Ok(());
-        };
-        let tables = [&package.cr, &package.objects]
-            .into_iter()
-            .chain(package.watches.iter().map(|(_, table)| table))
-            .chain(package.probes.iter().map(|(_, table)| table));
-        // Statements on the tables would keep them from being dropped.
-        self.connection.flush_prepared_statement_cache();
-        for table in tables {
-            self.connection
-                .execute_batch(&format!("DROP TABLE {}", quoted(&table.name)))?;
-        }
-        Ok(())
+    pub fn withdraw(&mut self, package: &str) {
+        self.packages.remove(package);
     }
 
-    fn create(
-        &self,
-        name: &str,
-        columns: Vec<(String, ColumnType)>,
-        key: &[&str],
-        indexes: &[&str],
-    ) -> Result<Physical, MirrorError> {
-        let list = |separator: &str, each: &dyn Fn(&(String, ColumnType)) -> String| {
-            columns.iter().map(each).collect::<Vec<_>>().join(separator)
-        };
-        let table = quoted(name);
-        let definition = list(", ", &|(column, kind)| {
-            format!("{} {}", quoted(column), kind.sql())
-        });
-        let names = list(", ", &|(column, _)| quoted(column));
-        let marks = list(", ", &|_| "?".to_owned());
-        let keys = key
-            .iter()
-            .map(|column| quoted(column))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let matching = key
-            .iter()
-            .map(|column| format!("{} = ?", quoted(column)))
-            .collect::<Vec<_>>()
-            .join(" AND ");
-        self.connection.execute_batch(&format!(
-            "CREATE TABLE {table} ({definition}, PRIMARY KEY ({keys})) WITHOUT ROWID"
-        ))?;
-        for (number, index) in indexes.iter().enumerate() {
-            self.connection.execute_batch(&format!(
-                "CREATE INDEX {} ON {table} {index}",
-                quoted(&format!("{name}__{number}"))
-            ))?;
+    /// Feeds everything to the hash that later snapshots and wakings can follow from, for objects whose versions only grow and whose
+    /// uids are never given twice: then versions and deletions that were seen change nothing about what comes.
+    pub fn hash_future(&self, state: &mut impl Hasher) {
+        self.lineage.hash_future(state);
+        for package in self.packages.values() {
+            for row in package.cr.rows() {
+                row.hash(state);
+            }
+            for row in package.objects.rows() {
+                // The resourceVersion is written down only when something else changed.
+                (&row[..4], &row[5..]).hash(state);
+            }
+            for (_, table) in &package.watches {
+                for row in table.rows() {
+                    row.hash(state);
+                }
+                0_u8.hash(state);
+            }
+            for (_, answers) in &package.probes {
+                for (instance, answers) in &answers.rows {
+                    instance.hash(state);
+                    for (key, answered) in answers {
+                        (key, answered.missed, &answered.row).hash(state);
+                    }
+                }
+                0_u8.hash(state);
+            }
         }
-        Ok(Physical {
-            name: name.to_owned(),
-            select: format!("SELECT {names} FROM {table} WHERE {matching}"),
-            upsert: format!("INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"),
-            delete: format!("DELETE FROM {table} WHERE {matching}"),
-            columns,
-        })
     }
 
     /// Every known instance in scope, ordered.
@@ -375,43 +336,98 @@ impl Mirror {
         let mut all: Vec<InstanceRef> = self
             .packages
             .values()
-            .flat_map(|package| package.instances.values().cloned())
+            .flat_map(|package| package.instances.by_uid.values().cloned())
             .collect();
         all.sort();
         all
     }
 
     /// A person's read-only question over the whole mirror: tables are `<package>__<table>`, `<package>__cr` and
-    /// `<package>__objects`, with dashes of the package's name as underscores.
+    /// `<package>__objects`, with dashes of the package's name as underscores. It is asked of a copy.
     pub fn query(&self, sql: &str, limits: Limits) -> Result<Table, MirrorError> {
-        let rows = self
-            .lock
-            .rows(&self.connection, sql, &|_| None, limits)
+        let mut connection = Connection::open_in_memory()?;
+        let lock = Lock::install(&mut connection)?;
+        for package in self.packages.values() {
+            for store in package.stores() {
+                let rows = store.rows().map(|row| row.iter());
+                copy(&connection, &store.name, &store.columns, rows)?;
+            }
+            for (_, table) in &package.probes {
+                let columns: Vec<(String, ColumnType)> = OWN
+                    .iter()
+                    .map(|(name, kind)| ((*name).to_owned(), *kind))
+                    .chain(table.columns.iter().cloned())
+                    .collect();
+                let own: Vec<([Datum; 2], &[Datum])> = table
+                    .rows
+                    .iter()
+                    .flat_map(|(instance, answers)| {
+                        answers.values().map(move |answered| {
+                            let own = [instance.as_ref().into(), answered.missed.into()];
+                            (own, answered.row.as_ref())
+                        })
+                    })
+                    .collect();
+                let rows = own.iter().map(|(own, row)| own.iter().chain(*row));
+                copy(&connection, &table.name, &columns, rows)?;
+            }
+        }
+        let rows = lock
+            .rows(&connection, sql, &|_| None, limits)
             .map_err(MirrorError::Query)?;
         Ok(Table {
             columns: rows.columns.into_iter().map(|column| column.name).collect(),
-            rows: rows.rows,
+            rows: rows.rows.into_iter().map(Into::into).collect(),
         })
     }
 
     /// Names and columns of the tables a query can read.
     pub fn tables(&self) -> Vec<(String, Vec<String>)> {
+        let own = || OWN.iter().map(|(name, _)| (*name).to_owned());
         self.packages
             .values()
             .flat_map(|package| {
-                [&package.cr, &package.objects]
-                    .into_iter()
-                    .chain(package.watches.iter().map(|(_, table)| table))
-                    .chain(package.probes.iter().map(|(_, table)| table))
-            })
-            .map(|table| {
-                (
-                    table.name.clone(),
-                    table.columns.iter().map(|(name, _)| name.clone()).collect(),
-                )
+                let stores = package
+                    .stores()
+                    .map(|store| (store.name.clone(), store.names.to_vec()));
+                let probes = package.probes.iter().map(move |(_, table)| {
+                    let names = own().chain(table.names.iter().cloned());
+                    (table.name.clone(), names.collect())
+                });
+                stores.chain(probes).collect::<Vec<_>>()
             })
             .collect()
     }
+}
+
+impl Package {
+    /// Tables with a row for each object.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = &Store> {
+        [&self.cr, &self.objects]
+            .into_iter()
+            .chain(self.watches.iter().map(|(_, table)| table))
+    }
+}
+
+/// Makes a table of these rows.
+fn copy<'a>(
+    connection: &Connection,
+    name: &str,
+    columns: &[(String, ColumnType)],
+    rows: impl Iterator<Item = impl Iterator<Item = &'a Datum>>,
+) -> Result<(), MirrorError> {
+    let definition: Vec<String> = columns
+        .iter()
+        .map(|(column, kind)| format!("{} {}", quoted(column), kind.sql()))
+        .collect();
+    let table = quoted(name);
+    connection.execute_batch(&format!("CREATE TABLE {table} ({})", definition.join(", ")))?;
+    let marks = vec!["?"; columns.len()].join(", ");
+    let mut insert = connection.prepare(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+    for row in rows {
+        insert.execute(params_from_iter(row))?;
+    }
+    Ok(())
 }
 
 /// `redis-sentinel` becomes `redis_sentinel__`: names that need no quotes in a person's query.

@@ -3,32 +3,29 @@
 //! Views are materialised once each, in the order the caller gives, so that a rule that joins three of them costs three small
 //! scans and not a query over queries.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    fmt::Write as _,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use libretto_api::intent::Millis;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::{
     Answer, Asked, CLOCK_COLUMNS, ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError,
-    OBJECT_COLUMNS, PROBE_COLUMNS, PackageSchema, Snapshot, SqlError, Table, WATCH_COLUMNS,
-    lock::Lock, memo::Memo,
+    OBJECT_COLUMNS, PROBE_COLUMNS, PackageSchema, Row, Snapshot, SqlError, Table, WATCH_COLUMNS,
+    lock::Lock,
+    memo::{Filling, Memo},
 };
 
-/// One package's tables and views in a small database of its own. From one use to the next it keeps prepared statements, and rows as
-/// long as they are what the next snapshot has: what it answers never depends on what it was asked before.
+/// One package's tables and views in a small database of its own. From one use to the next it keeps prepared statements and what it
+/// answered; rows are written to the database when a query reads them that has not been answered for the same rows already. What it
+/// answers never depends on what it was asked before.
 #[derive(Debug)]
 pub struct Sheet {
     connection: Connection,
     lock: Arc<Lock>,
     tables: BTreeMap<String, SheetTable>,
     views: BTreeMap<String, SheetTable>,
-    /// The instance's columns, for `:parameters`.
-    parameters: RefCell<HashMap<String, Datum>>,
+    /// The instance's columns and row, for `:parameters`.
+    parameters: RefCell<Option<(Arc<[String]>, Row)>>,
     memo: RefCell<Memo>,
 }
 
@@ -83,6 +80,7 @@ impl Sheet {
                 .map(|(column, kind)| (column, Some(kind)))
                 .collect();
             let table = sheet.create(&name, &columns)?;
+            sheet.memo.get_mut().place(&name);
             sheet.tables.insert(name, table);
         }
         Ok(sheet)
@@ -141,6 +139,7 @@ impl Sheet {
             .map(|column| (column.name.clone(), column.kind))
             .collect();
         let table = self.create(name, &columns)?;
+        self.memo.get_mut().place(name);
         self.views.insert(name.to_owned(), table);
         Ok(())
     }
@@ -158,9 +157,10 @@ impl Sheet {
             .map(|table| table.columns.as_slice())
     }
 
-    /// Makes the tables hold the snapshot's rows. Those that hold them already are not touched.
-    pub fn fill(&self, snapshot: &Snapshot, now: Millis) -> Result<(), SqlError> {
-        for (name, table) in &self.tables {
+    /// Makes the tables hold the snapshot's rows.
+    pub fn fill(&self, snapshot: &Snapshot, now: Millis) {
+        let mut memo = self.memo.borrow_mut();
+        for name in self.tables.keys() {
             let made;
             let rows = match name.as_str() {
                 "objects" => {
@@ -179,19 +179,42 @@ impl Sheet {
                     }
                 },
             };
-            if self.memo.borrow().holds(name, rows) {
-                continue;
-            }
-            self.memo.borrow_mut().writing(name);
-            self.insert(table, rows).map_err(broken)?;
-            self.memo.borrow_mut().wrote(name, rows.clone());
+            memo.fill(name, rows);
         }
+        let cr = snapshot
+            .tables
+            .get("cr")
+            .and_then(|cr| Some((Arc::clone(&cr.columns), Arc::clone(cr.rows.first()?))));
         let mut parameters = self.parameters.borrow_mut();
-        parameters.clear();
-        if let Some(cr) = snapshot.tables.get("cr")
-            && let Some(row) = cr.rows.first()
+        if let (Some((columns, row)), Some((known, former))) = (&cr, parameters.as_ref())
+            && Arc::ptr_eq(columns, known)
+            && Arc::ptr_eq(row, former)
         {
-            parameters.extend(cr.columns.iter().cloned().zip(row.iter().cloned()));
+            return;
+        }
+        memo.clear_parameters();
+        if let Some((columns, row)) = &cr {
+            for (name, value) in columns.iter().zip(row.iter()) {
+                memo.set_parameter(name, value);
+            }
+        }
+        *parameters = cr;
+    }
+
+    /// Brings rows into the database: what the question reads, or everything.
+    fn write(&self, question: Option<usize>) -> Result<(), SqlError> {
+        let stale = self.memo.borrow().stale(question);
+        for (name, filling, version) in stale {
+            let Some(table) = self.tables.get(&name).or_else(|| self.views.get(&name)) else {
+                continue;
+            };
+            self.memo.borrow_mut().wrote(&name, None);
+            match &filling {
+                Filling::Given(rows) => self.insert(table, rows),
+                Filling::Computed(answer) => self.insert_answer(table, answer),
+            }
+            .map_err(|error| SqlError::Run(format!("table {name} could not be filled: {error}")))?;
+            self.memo.borrow_mut().wrote(&name, Some(version));
         }
         Ok(())
     }
@@ -216,6 +239,15 @@ impl Sheet {
         Ok(())
     }
 
+    fn insert_answer(&self, table: &SheetTable, answer: &Answer) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(&table.clear)?.execute([])?;
+        let mut statement = self.connection.prepare_cached(&table.insert)?;
+        for row in &answer.rows.rows {
+            statement.execute(params_from_iter(row.iter()))?;
+        }
+        Ok(())
+    }
+
     /// Makes a view's table hold what its query gives.
     pub fn materialise(
         &self,
@@ -223,73 +255,56 @@ impl Sheet {
         asked: &Asked<'_>,
         limits: Limits,
     ) -> Result<(), SqlError> {
-        let table = self
-            .views
-            .get(view)
-            .ok_or_else(|| SqlError::Run(format!("view {view} was not added")))?;
-        let answer = self.answer(asked, limits)?;
-        if self.memo.borrow().version(view) == Some(answer.version) {
-            return Ok(());
+        if !self.views.contains_key(view) {
+            return Err(SqlError::Run(format!("view {view} was not added")));
         }
-        self.memo.borrow_mut().writing(view);
-        self.connection
-            .prepare_cached(&table.clear)
-            .and_then(|mut statement| statement.execute([]))
-            .map_err(broken)?;
-        let mut statement = self
-            .connection
-            .prepare_cached(&table.insert)
-            .map_err(broken)?;
-        for row in &answer.rows.rows {
-            statement
-                .execute(params_from_iter(row.iter()))
-                .map_err(broken)?;
+        match self.answer(asked, limits) {
+            Ok(answer) => {
+                self.memo.borrow_mut().fill_view(view, answer);
+                Ok(())
+            }
+            Err(error) => {
+                self.memo.borrow_mut().unknown(view);
+                Err(error)
+            }
         }
-        self.memo.borrow_mut().set_version(view, answer.version);
-        Ok(())
     }
 
     /// Puts given rows under a view's name instead of running it: a test of the views above it.
     pub fn put_view(&self, view: &str, rows: &Table) -> Result<(), SqlError> {
-        let table = self
-            .views
-            .get(view)
-            .ok_or_else(|| SqlError::Run(format!("there is no view {view}")))?;
-        self.memo.borrow_mut().writing(view);
-        self.insert(table, rows).map_err(broken)?;
-        let mut memo = self.memo.borrow_mut();
-        let version = memo.next();
-        memo.set_version(view, version);
+        if !self.views.contains_key(view) {
+            return Err(SqlError::Run(format!("there is no view {view}")));
+        }
+        self.memo.borrow_mut().fill(view, rows);
         Ok(())
     }
 
-    /// What a query over tables and materialised views gives. It is run only when something it depends on has changed.
+    /// What a query over tables and materialised views gives. It is run only when it was not run for the same rows before.
     pub fn answer(&self, asked: &Asked<'_>, limits: Limits) -> Result<Arc<Answer>, SqlError> {
-        let depends = self.memo.borrow().depends(asked, &self.parameters.borrow());
-        if let Some(depends) = &depends
-            && let Some(answer) = self.memo.borrow().answer(asked.sql, depends)
-        {
+        let question = self.memo.borrow_mut().question(asked);
+        if let Some(answer) = self.memo.borrow_mut().answer(question) {
             return Ok(answer);
         }
-        let rows = self.rows(asked.sql, limits)?;
-        Ok(self.memo.borrow_mut().answered(asked.sql, depends, rows))
+        self.write(Some(question))?;
+        let rows = self.run(asked.sql, limits)?;
+        Ok(self.memo.borrow_mut().answered(question, rows))
     }
 
     /// Runs a query over tables and materialised views.
     pub fn rows(&self, sql: &str, limits: Limits) -> Result<Rows, SqlError> {
-        let parameters = self.parameters.borrow();
-        self.lock.rows(
-            &self.connection,
-            sql,
-            &|name| parameters.get(name).cloned(),
-            limits,
-        )
+        self.write(None)?;
+        self.run(sql, limits)
     }
-}
 
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
-fn broken(error: rusqlite::Error) -> SqlError {
-    SqlError::Run(error.to_string())
+    fn run(&self, sql: &str, limits: Limits) -> Result<Rows, SqlError> {
+        let parameters = self.parameters.borrow();
+        let value = |name: &str| {
+            let (columns, row) = parameters.as_ref()?;
+            let place = columns.iter().position(|column| column == name)?;
+            row.get(place).cloned()
+        };
+        self.lock.rows(&self.connection, sql, &value, limits)
+    }
 }
 
 /// Words of a statement that may name a table: not in strings or comments, not after `.`, `:` or AS.
@@ -407,6 +422,7 @@ fn object_rows(snapshot: &Snapshot) -> Table {
                     row.deleting.into(),
                     row.ready.into(),
                 ]
+                .into()
             })
             .collect(),
     }

@@ -1,12 +1,15 @@
 //! What one instance may see, as plain data: serialisable, replayable, free of any database.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use libretto_api::object::{InstanceRef, ObjectRef};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Datum, MirrorError, Reach, mirror::Physical, sheet::quoted};
+use crate::{
+    Datum, MirrorError, Reach, Row,
+    mirror::{BY_NAMESPACE, BY_OWNER},
+};
 
 /// One instance's rows of every table of its package, taken at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,15 +17,15 @@ pub struct Snapshot {
     pub instance: InstanceRef,
     /// `cr` and every sensed table, by name.
     pub tables: BTreeMap<String, Table>,
-    /// What the instance owns, or the package manages fields of, among the Kinds the package writes.
+    /// What the instance owns, or the package manages fields of, among the Kinds the package writes; in the order of their names.
     pub objects: Vec<ObjectRow>,
 }
 
-/// Rows under named columns.
+/// Rows under named columns. Copies share the rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    pub columns: Vec<String>,
-    pub rows: Vec<Vec<Datum>>,
+    pub columns: Arc<[String]>,
+    pub rows: Vec<Row>,
 }
 
 /// An object the package wrote, as it is in the cluster.
@@ -62,7 +65,8 @@ impl Snapshot {
 
     /// The row of an object, when it exists and is ours to see.
     pub fn object(&self, object: &ObjectRef) -> Option<&ObjectRow> {
-        self.objects.iter().find(|row| row.object == *object)
+        let place = self.objects.binary_search_by(|row| row.object.cmp(object));
+        place.ok().map(|place| &self.objects[place])
     }
 }
 
@@ -76,68 +80,48 @@ impl crate::Mirror {
         let Some(known) = self.packages.get(package) else {
             return Err(MirrorError::UnknownPackage(package.to_owned()));
         };
-        let Some(instance) = known.instances.get(instance_uid) else {
+        let Some(instance) = known.instances.by_uid.get(instance_uid) else {
             return Ok(None);
         };
+        let home = instance.namespace.as_str();
         let mut tables = BTreeMap::new();
-        tables.insert(
-            "cr".to_owned(),
-            self.table(&known.cr, 0, "uid = ?1 ORDER BY uid", &[instance_uid])?,
-        );
-        for (watch, physical) in &known.watches {
-            let rows = match watch.reach {
+        let cr = Table {
+            columns: Arc::clone(&known.cr.names),
+            rows: known.cr.get(instance_uid).into_iter().cloned().collect(),
+        };
+        tables.insert("cr".to_owned(), cr);
+        for (watch, store) in &known.watches {
+            let rows: Vec<Row> = match watch.reach {
                 // Cluster-scoped objects have no namespace of their own. The namespace is checked because the owner may come
                 // from a label that anybody can write in their own namespace.
-                Reach::Own => self.table(
-                    physical,
-                    0,
-                    "owner = ?1 AND namespace IN (?2, '') ORDER BY name, uid",
-                    &[instance_uid, &instance.namespace],
-                )?,
-                Reach::Namespace => self.table(
-                    physical,
-                    0,
-                    "namespace = ?1 ORDER BY name, uid",
-                    &[&instance.namespace],
-                )?,
+                Reach::Own => store
+                    .with(BY_OWNER, instance_uid)
+                    .filter(|row| [home, ""].contains(&row[1].as_str().unwrap_or_default()))
+                    .cloned()
+                    .collect(),
+                Reach::Namespace => store.with(BY_NAMESPACE, home).cloned().collect(),
             };
-            tables.insert(watch.name.clone(), rows);
+            let columns = Arc::clone(&store.names);
+            tables.insert(watch.name.clone(), Table { columns, rows });
         }
-        for (probe, physical) in &known.probes {
-            // `instance` and `missed` are the mirror's own.
-            let rows = self.table(physical, 2, "instance = ?1 ORDER BY key", &[instance_uid])?;
-            tables.insert(probe.name.clone(), rows);
+        for (probe, answers) in &known.probes {
+            let rows = answers
+                .of(instance_uid)
+                .map(|(_key, answered)| Arc::clone(&answered.row))
+                .collect();
+            let columns = Arc::clone(&answers.names);
+            tables.insert(probe.name.clone(), Table { columns, rows });
         }
-        let mut objects = self.table(
-            &known.objects,
-            0,
-            "owner = ?1 AND namespace IN (?2, '')",
-            &[instance_uid, &instance.namespace],
-        )?;
-        // What we patched that belongs to no instance of the package.
-        objects.rows.extend(
-            self.table(
-                &known.objects,
-                0,
-                "patched AND namespace = ?1 AND owner IS NULL",
-                &[&instance.namespace],
-            )?
-            .rows,
-        );
         // What was applied without an owner may be anywhere. Only the engine sees it, which asks for objects by name: in SQL a label
         // that anybody can write in their own namespace would count.
-        objects.rows.extend(
-            self.table(
-                &known.objects,
-                0,
-                "owner = ?1 AND namespace NOT IN (?2, '')",
-                &[instance_uid, &instance.namespace],
-            )?
-            .rows,
-        );
-        let mut objects: Vec<ObjectRow> = objects
-            .rows
-            .iter()
+        let owned = known.objects.with(BY_OWNER, instance_uid);
+        // What we patched that belongs to no instance of the package.
+        let patched = known
+            .objects
+            .with(BY_NAMESPACE, home)
+            .filter(|row| row[5].is_null());
+        let mut objects: Vec<ObjectRow> = owned
+            .chain(patched)
             .filter_map(|row| object_row(row, instance_uid))
             .collect();
         objects.sort_by(|a, b| a.object.cmp(&b.object));
@@ -147,37 +131,9 @@ impl crate::Mirror {
             objects,
         }))
     }
-
-    fn table(
-        &self,
-        physical: &Physical,
-        skip: usize,
-        filter: &str,
-        parameters: &[&str],
-    ) -> Result<Table, MirrorError> {
-        let columns: Vec<String> = physical.columns[skip..]
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect();
-        let list = columns
-            .iter()
-            .map(|name| quoted(name))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT {list} FROM {} WHERE {filter}",
-            quoted(&physical.name)
-        ))?;
-        let rows = statement
-            .query_map(rusqlite::params_from_iter(parameters), |row| {
-                (0..columns.len()).map(|index| row.get(index)).collect()
-            })?
-            .collect::<Result<Vec<Vec<Datum>>, _>>()?;
-        Ok(Table { columns, rows })
-    }
 }
 
-/// Reads a row of the physical objects table (`mirror::OBJECTS`).
+/// Reads a row of the objects table (`mirror::OBJECTS`).
 fn object_row(row: &[Datum], instance_uid: &str) -> Option<ObjectRow> {
     let text = |index: usize| row[index].as_str().unwrap_or_default().to_owned();
     Some(ObjectRow {

@@ -56,8 +56,6 @@ pub struct Options {
 pub enum StartError {
     #[error(transparent)]
     Install(#[from] InstallError),
-    #[error("mirror: {0}")]
-    Mirror(#[from] libretto_mirror::MirrorError),
 }
 
 /// A running engine. Dropping it leaves its tasks running: call [`Runtime::stop`].
@@ -106,9 +104,9 @@ impl Runtime {
                 install::install(&kube, package).await?;
             }
         }
-        let mut mirror = Mirror::new(scope)?;
+        let mut mirror = Mirror::new(scope);
         for package in &packages {
-            mirror.declare(package.schema().clone())?;
+            mirror.declare(package.schema().clone());
         }
         let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
         let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new(), reach);

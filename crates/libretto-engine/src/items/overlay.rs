@@ -14,6 +14,12 @@ use crate::{compile::Action, merge::merge};
 
 /// Moves patches of applied objects into the items that apply them.
 pub(super) fn lay(rules: &mut [RuleItems<'_>]) {
+    let patches = |rule: &RuleItems<'_>| {
+        matches!(rule.rule.action, Action::Patch(_)) && !rule.items.is_empty()
+    };
+    if !rules.iter().any(patches) {
+        return;
+    }
     let mut applied: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for (rule, items) in rules.iter().enumerate() {
         if matches!(items.rule.action, Action::Patch(_)) {

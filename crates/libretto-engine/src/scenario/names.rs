@@ -1,13 +1,15 @@
 //! Whether a scenario speaks of rules, tables and columns that the package has: what does not exist never happens, and would pass.
 
+use libretto_mirror::Sheet;
+
 use crate::{
     Compiled,
     template::suggestion,
     yaml::{At, Data, Node},
 };
 
-/// What an `expect` names that is not there: place and message.
-pub(super) fn unknown(package: &Compiled, expect: &Node) -> Vec<(At, String)> {
+/// What an `expect` names that is not there: place and message. `sheet` is the package's.
+pub(super) fn unknown(package: &Compiled, sheet: &Sheet, expect: &Node) -> Vec<(At, String)> {
     let mut problems = Vec::new();
     let calls: Vec<String> = package
         .rules
@@ -39,7 +41,6 @@ pub(super) fn unknown(package: &Compiled, expect: &Node) -> Vec<(At, String)> {
             }
         }
     }
-    let sheet = package.sheet();
     let mut relations: Vec<String> = sheet.table_names().map(str::to_owned).collect();
     relations.extend(package.views.iter().map(|view| view.name.clone()));
     for (key, _) in entries(expect, "rows") {
@@ -70,8 +71,11 @@ pub(super) fn unknown(package: &Compiled, expect: &Node) -> Vec<(At, String)> {
 }
 
 /// Tables that a scenario gives rows for and that are not there: place and message.
-pub(super) fn unknown_tables(package: &Compiled, tables: &Node) -> Vec<(At, String)> {
-    let sheet = package.sheet();
+pub(super) fn unknown_tables(
+    package: &Compiled,
+    sheet: &Sheet,
+    tables: &Node,
+) -> Vec<(At, String)> {
     let mut relations: Vec<String> = sheet.table_names().map(str::to_owned).collect();
     relations.extend(package.views.iter().map(|view| view.name.clone()));
     tables

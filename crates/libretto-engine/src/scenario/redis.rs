@@ -5,7 +5,10 @@
 //! Sentinels first whom to follow, `priority 0` that it cannot be elected before it followed somebody, and a preStop hook that
 //! a master hands over before it goes. Commands the model does not know are errors that say so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
 
 use libretto_api::intent::{Failure, FailureKind, Millis, RedisCall};
 use libretto_mirror::digest;
@@ -75,7 +78,7 @@ impl From<&Node> for Source {
 }
 
 /// A Sentinel process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Sentinel {
     name: String,
     ip: String,
@@ -83,7 +86,7 @@ pub(crate) struct Sentinel {
     masters: BTreeMap<String, Monitor>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Monitor {
     ip: String,
     port: u16,
@@ -114,6 +117,9 @@ fn begins(reply: &Value, expect: &[String]) -> bool {
         other => expect.len() == 1 && word(other) == expect[0],
     }
 }
+
+/// When Sentinels set a node right that follows the wrong one.
+const CORRECT_MS: Millis = 10_000;
 
 /// How long a link takes to be up, and a failover from vote to promotion (measured: 1.2 s after down-after).
 const LINK_MS: Millis = 1_000;
@@ -177,6 +183,42 @@ fn twin(name: &str) -> Option<String> {
 }
 
 impl Model {
+    /// Feeds everything to the hash that what comes can follow from. Times that only matter until something is due count no further.
+    pub(crate) fn hash_future(&self, now: Millis, state: &mut impl Hasher) {
+        let Self {
+            nodes,
+            sentinels,
+            disks,
+            partitioned,
+            ids,
+        } = self;
+        (sentinels, disks, partitioned, ids, nodes.len()).hash(state);
+        for (uid, node) in nodes {
+            let Node {
+                name,
+                ip,
+                master,
+                link_since,
+                asked_at,
+                offset,
+                keys,
+                replid,
+                config,
+                passwords,
+                version,
+                priority_waits,
+                durable,
+                looks_at_link,
+            } = node;
+            (uid, name, ip, master, offset, keys, replid, config).hash(state);
+            (passwords, version, priority_waits, durable, looks_at_link).hash(state);
+            // Only whether it is up is ever asked.
+            link_since.is_some().hash(state);
+            // Only compared with LINK_MS and CORRECT_MS ago.
+            (*asked_at).max(now - CORRECT_MS).hash(state);
+        }
+    }
+
     /// Starts what runs and is not known, forgets what runs no more, and lets time pass.
     pub(crate) fn step(&mut self, world: &World) {
         let now = world.now;
@@ -202,13 +244,13 @@ impl Model {
             .collect();
         // Sentinels first: nodes ask them.
         for pod in &pods {
-            if listens(pod, 26379) && !self.sentinels.contains_key(text(pod, "/metadata/uid")) {
+            if !self.sentinels.contains_key(text(pod, "/metadata/uid")) && listens(pod, 26379) {
                 self.start_sentinel(world, pod);
             }
         }
         for pod in &pods {
             let uid = text(pod, "/metadata/uid");
-            if listens(pod, 6379) && !self.nodes.contains_key(uid) {
+            if !self.nodes.contains_key(uid) && listens(pod, 6379) {
                 self.start_node(world, pod);
             }
             let leaving = pod.pointer("/metadata/deletionTimestamp").is_some();
@@ -409,36 +451,54 @@ impl Model {
     /// What Sentinels learn and decide.
     fn watch(&mut self, now: Millis) {
         let uids: Vec<String> = self.sentinels.keys().cloned().collect();
-        for uid in &uids {
-            let sentinel = self.sentinels[uid].clone();
+        // What one learns says nothing to the others before the next step.
+        let mut news = Vec::new();
+        for (uid, sentinel) in &self.sentinels {
             if self.partitioned.contains(&sentinel.name) {
                 continue;
             }
-            for (name, mut monitor) in sentinel.masters.clone() {
+            for (name, monitor) in &sentinel.masters {
                 let alive = self.node_at(&monitor.ip).is_some();
+                let (mut replicas, mut others) = (Vec::new(), Vec::new());
                 if alive {
-                    monitor.down_since = None;
                     for follower in self.followers(&monitor.ip) {
-                        monitor.replicas.insert(follower.ip.clone());
+                        if !monitor.replicas.contains(&follower.ip) {
+                            replicas.push(follower.ip.clone());
+                        }
                     }
                     for other in self.sentinels.values() {
                         let same = other
                             .masters
-                            .get(&name)
+                            .get(name)
                             .is_some_and(|theirs| theirs.ip == monitor.ip);
                         if other.id != sentinel.id
                             && same
                             && !self.partitioned.contains(&other.name)
+                            && !monitor.others.contains(&other.id)
                         {
-                            monitor.others.insert(other.id.clone());
+                            others.push(other.id.clone());
                         }
                     }
+                }
+                let down_since = if alive {
+                    None
                 } else {
-                    monitor.down_since.get_or_insert(now);
+                    monitor.down_since.or(Some(now))
+                };
+                if down_since != monitor.down_since || !replicas.is_empty() || !others.is_empty() {
+                    news.push((uid.clone(), name.clone(), down_since, replicas, others));
                 }
-                if let Some(sentinel) = self.sentinels.get_mut(uid) {
-                    sentinel.masters.insert(name, monitor);
-                }
+            }
+        }
+        for (uid, name, down_since, replicas, others) in news {
+            if let Some(monitor) = self
+                .sentinels
+                .get_mut(&uid)
+                .and_then(|sentinel| sentinel.masters.get_mut(&name))
+            {
+                monitor.down_since = down_since;
+                monitor.replicas.extend(replicas);
+                monitor.others.extend(others);
             }
         }
         let mut elections = BTreeMap::new();
@@ -515,9 +575,10 @@ impl Model {
             }
             return;
         };
+        self.ids += 1;
         if let Some(node) = self.nodes.get_mut(&new_uid) {
             (node.master, node.link_since) = (None, None);
-            node.replid = digest(format!("{}/{now}", node.replid).as_bytes());
+            node.replid = digest(format!("{}/{}", node.replid, self.ids).as_bytes());
         }
         let epoch = self
             .sentinels
@@ -578,7 +639,7 @@ impl Model {
                 node.ip == replica
                     && !self.partitioned.contains(&node.name)
                     && node.master.as_ref().map(|(ip, _)| ip) != Some(&master)
-                    && now >= node.asked_at + 10_000
+                    && now >= node.asked_at + CORRECT_MS
             });
             if let Some(uid) = wrong.map(|(uid, _)| uid.clone())
                 && let Some(node) = self.nodes.get_mut(&uid)
@@ -774,9 +835,11 @@ impl Model {
                 })
             }
             ["REPLICAOF" | "SLAVEOF", "NO", "ONE"] => {
+                self.ids += 1;
+                let number = self.ids;
                 let node = self.node_mut(uid)?;
                 if node.master.is_some() {
-                    node.replid = digest(format!("{}/{now}", node.replid).as_bytes());
+                    node.replid = digest(format!("{}/{number}", node.replid).as_bytes());
                 }
                 (node.master, node.link_since, node.asked_at) = (None, None, now);
                 Ok(json!("OK"))

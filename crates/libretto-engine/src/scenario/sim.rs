@@ -1,7 +1,9 @@
 //! The loop a driver runs, over the simulated world: mirror, probes, plans, effects, records, crashes.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    hash::Hash as _,
     sync::Arc,
 };
 
@@ -11,15 +13,21 @@ use libretto_api::{
     object::{InstanceRef, ObjectRef, field_manager},
     secret::{Piece, SecretHandle, pieces},
 };
-use libretto_mirror::{Change, Mirror, MirrorError, ScopeMode};
+use libretto_mirror::{Change, ColumnPath, Mirror, MirrorError, ScopeMode, Segment};
 use serde_json::{Value, json};
 
 use super::{
     answers,
+    print::{Print, PrintHasher},
     redis::{Model, decoded},
-    world::{Happened, World, inventory_reference, text},
+    world::{Happened, Seen, World, inventory_reference, text},
 };
-use crate::{Compiled, Engine, Ledger, Plan, engine::Pass, ledger::reference, plan::ProbeTarget};
+use crate::{
+    Compiled, Engine, Ledger, Plan,
+    engine::{Pass, Question},
+    ledger::reference,
+    plan::ProbeTarget,
+};
 
 /// One step of simulated time. Half the shortest period packages use; a scenario of ten minutes is 1200 steps.
 const TICK_MS: Millis = 500;
@@ -28,13 +36,64 @@ const PLANS_PER_TICK: usize = 20;
 /// Simulated time that never begins at 0, which would hide mistakes with absent times.
 pub(crate) const START: Millis = 1_700_000_000_000;
 
-/// How a run is disturbed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Disturbance {
-    /// The engine dies at the effect of that number (from 0), before or after it is done, and starts again.
-    pub(crate) crash: Option<(usize, bool)>,
-    /// Events of one moment arrive in an order that depends on this; 0 keeps the order.
-    pub(crate) shuffle: u64,
+/// What runs use one after another: an engine, and digests of objects. Neither shows in what a run gives.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) engine: Engine,
+    seen: RefCell<Seen>,
+    /// The package can read resource versions, so that they count among what makes two worlds different.
+    versions: bool,
+}
+
+impl Stage {
+    pub(crate) fn new(package: Arc<Compiled>, charts: Arc<dyn Charts>) -> Self {
+        let schema = package.schema();
+        let fields = schema.instance.fields.iter().map(|field| &field.path);
+        let columns = schema.watches.iter().flat_map(|watch| &watch.columns);
+        let ignored = schema.objects.iter().flat_map(|object| &object.ignore);
+        let versions = fields
+            .chain(columns.map(|column| &column.path))
+            .chain(ignored)
+            .any(tells_versions);
+        Self {
+            versions,
+            seen: RefCell::default(),
+            engine: Engine::new(package, charts),
+        }
+    }
+}
+
+/// Whether `metadata.resourceVersion` is at or below a path.
+fn tells_versions(path: &ColumnPath) -> bool {
+    let version = ["metadata", "resourceVersion"];
+    path.segments()
+        .iter()
+        .zip(version)
+        .all(|(segment, key)| matches!(segment, Segment::Key(found) if found == key))
+}
+
+/// How far a scenario is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) step: usize,
+    /// The step has settled; what a restarted process does is looked at.
+    pub(crate) checking: bool,
+    /// When that began.
+    pub(crate) since: Millis,
+}
+
+/// A moment at which the engine may die, and all that is left then: a process that starts knows the world and nothing else.
+#[derive(Debug, Clone)]
+pub(crate) struct Fork {
+    /// `after effect 3 (role: patch Pod default/demo-0)`.
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    world: World,
+    redis: Model,
+    busy_at: Millis,
+    answers: Vec<answers::Given>,
+    /// Plans that may still be made before time passes.
+    plans_left: usize,
 }
 
 /// An effect that was carried out.
@@ -50,43 +109,50 @@ pub(crate) struct Done {
 }
 
 /// A package against a world.
-pub(crate) struct Sim {
-    pub(crate) engine: Engine,
+pub(crate) struct Sim<'s> {
+    stage: &'s Stage,
     pub(crate) world: World,
     pub(crate) redis: Model,
     pub(crate) instance: ObjectRef,
     mirror: Mirror,
     ledger: Ledger,
     pub(crate) plan: Option<Plan>,
-    due: BTreeMap<(String, String), (Millis, u64)>,
+    /// When targets are asked next, by table and key.
+    due: BTreeMap<String, BTreeMap<String, Millis>>,
     awake: bool,
     busy_at: Millis,
     pub(crate) done: Vec<Done>,
     /// Writes to the cluster and calls so far.
     pub(crate) effects: usize,
-    disturbance: Disturbance,
+    /// Events of one moment arrive in an order that depends on this; 0 keeps the order.
+    shuffle: u64,
     random: u64,
     /// Queries that must have no rows after any plan of the current step, and what they found.
-    pub(crate) never: Vec<String>,
+    never: Vec<(String, Question)>,
     pub(crate) violations: BTreeSet<String>,
     /// What the scenario says that is answered.
     answers: Vec<answers::Given>,
+    pub(crate) place: Place,
+    /// Where the engine could have died, when that is wanted.
+    pub(crate) forks: Option<Vec<Fork>>,
+    /// Something was called since the last of them.
+    called: bool,
+    /// Number of the fork where it does die.
+    #[cfg(test)]
+    pub(crate) dies_at: Option<usize>,
+    /// Digest of `plan`, when it was needed.
+    plan_print: Cell<Option<Print>>,
 }
 
-impl Sim {
-    pub(crate) fn new(
-        package: Arc<Compiled>,
-        charts: Arc<dyn Charts>,
-        instance: Value,
-        disturbance: Disturbance,
-    ) -> Result<Self, String> {
+impl<'s> Sim<'s> {
+    pub(crate) fn new(stage: &'s Stage, instance: Value, shuffle: u64) -> Result<Self, String> {
         let mut world = World::at(START);
         let reference =
             reference(&instance).ok_or_else(|| "the instance has no name".to_owned())?;
         world.store(instance);
         let mut sim = Self {
-            mirror: Mirror::new(ScopeMode::Any).map_err(|error| error.to_string())?,
-            engine: Engine::new(package, charts),
+            mirror: Mirror::new(ScopeMode::Any),
+            stage,
             world,
             redis: Model::default(),
             instance: reference,
@@ -97,37 +163,206 @@ impl Sim {
             busy_at: START,
             done: Vec::new(),
             effects: 0,
-            disturbance,
-            random: disturbance.shuffle,
+            shuffle,
+            random: shuffle,
             never: Vec::new(),
             violations: BTreeSet::new(),
             answers: Vec::new(),
+            place: Place {
+                step: 0,
+                checking: false,
+                since: START,
+            },
+            forks: None,
+            called: false,
+            #[cfg(test)]
+            dies_at: None,
+            plan_print: Cell::new(None),
         };
         sim.restart()?;
         Ok(sim)
     }
 
+    /// Goes on where the engine died: a new process, in the middle of a tick.
+    pub(crate) fn resume(
+        stage: &'s Stage,
+        instance: &ObjectRef,
+        fork: &Fork,
+        never: &[String],
+    ) -> Result<Self, String> {
+        let Fork {
+            name: _,
+            place,
+            world,
+            redis,
+            busy_at,
+            answers,
+            plans_left,
+        } = fork;
+        let mut sim = Self {
+            mirror: Mirror::new(ScopeMode::Any),
+            stage,
+            world: world.clone(),
+            redis: redis.clone(),
+            instance: instance.clone(),
+            ledger: Ledger::default(),
+            plan: None,
+            due: BTreeMap::new(),
+            awake: true,
+            busy_at: *busy_at,
+            done: Vec::new(),
+            effects: 0,
+            shuffle: 0,
+            random: 0,
+            never: Vec::new(),
+            violations: BTreeSet::new(),
+            answers: answers.clone(),
+            place: *place,
+            forks: None,
+            called: false,
+            #[cfg(test)]
+            dies_at: None,
+            plan_print: Cell::new(None),
+        };
+        sim.restart()?;
+        sim.watch_for(never);
+        sim.plan_until_asleep(*plans_left)?;
+        Ok(sim)
+    }
+
+    pub(crate) fn package(&self) -> &Arc<Compiled> {
+        self.stage.engine.package()
+    }
+
+    /// From now on these queries must have no rows.
+    pub(crate) fn watch_for(&mut self, never: &[String]) {
+        self.violations.clear();
+        self.never = never
+            .iter()
+            .filter_map(|sql| match self.stage.engine.question(sql) {
+                Ok(question) => Some((sql.clone(), question)),
+                Err(error) => {
+                    self.violations.insert(format!("never: `{sql}`: {error}"));
+                    None
+                }
+            })
+            .collect();
+    }
+
+    /// Whether it is one of the moments at which states are compared that are not compared at every tick.
+    pub(crate) fn on_the_second(&self) -> bool {
+        (self.world.now - START) % 2_000 == 0
+    }
+
+    /// A digest of everything that the rest of the run can follow from: two runs of a scenario whose digests are the same go on the
+    /// same, whatever was before. That is
+    ///
+    /// - where in the scenario it is, and the time (absolute: packages read clocks and time stamps),
+    /// - the world and what is served in it,
+    /// - what the engine works on: mirror, ledger, the last plan, and when which target is asked.
+    ///
+    /// Not in it is what nothing can be decided on: the log of what was done (its numbers are compared in the undisturbed run only),
+    /// what the engine remembers of earlier evaluations (it gives the same without), versions of objects unless the package
+    /// reads them, times that only matter until something is due, and when effects succeeded whose rows are settled
+    /// ([`World::hash_future`], [`Model::hash_future`], [`Ledger::hash_future`], [`Mirror::hash_future`]).
+    pub(crate) fn print(&self) -> Print {
+        let Self {
+            stage,
+            world,
+            redis,
+            instance: _,
+            mirror,
+            ledger,
+            plan,
+            due,
+            awake,
+            busy_at,
+            done: _,
+            effects: _,
+            shuffle,
+            random,
+            never: _,
+            violations,
+            // The scenario's, so they follow from the place.
+            answers: _,
+            place,
+            forks: _,
+            called: _,
+            #[cfg(test)]
+                dies_at: _,
+            plan_print,
+        } = self;
+        let mut state = PrintHasher::default();
+        (place, due, awake, busy_at, shuffle, random, violations).hash(&mut state);
+        world.hash_future(stage.versions, &mut stage.seen.borrow_mut(), &mut state);
+        redis.hash_future(world.now, &mut state);
+        mirror.hash_future(&mut state);
+        ledger.hash_future(stage.engine.package(), world.now, &mut state);
+        let plan = plan_print.get().or_else(|| {
+            let plan = plan.as_ref()?;
+            let mut state = PrintHasher::default();
+            (&plan.probes, plan.wake_at, plan.settled, &plan.rules).hash(&mut state);
+            plan_print.set(Some(state.print()));
+            plan_print.get()
+        });
+        plan.hash(&mut state);
+        state.print()
+    }
+
+    /// Notes that the engine may die here; whether it does.
+    fn fork(&mut self, plans_left: usize, name: impl FnOnce() -> String) -> bool {
+        let Some(forks) = &mut self.forks else {
+            return false;
+        };
+        // After one effect is before the next, and not every effect changes anything. Effects of one plan change nothing but the
+        // objects, each with a new version, and what answers calls.
+        let same = !self.called
+            && forks.last().is_some_and(|last| {
+                let moment = |place: Place, left: usize, world: &World| {
+                    (place, left, world.now, world.version())
+                };
+                moment(last.place, last.plans_left, &last.world)
+                    == moment(self.place, plans_left, &self.world)
+            });
+        self.called = false;
+        if !same {
+            forks.push(Fork {
+                name: name(),
+                place: self.place,
+                world: self.world.clone(),
+                redis: self.redis.clone(),
+                busy_at: self.busy_at,
+                answers: self.answers.clone(),
+                plans_left,
+            });
+            #[cfg(test)]
+            if self.dies_at == Some(forks.len() - 1) {
+                self.forks = None;
+                return true;
+            }
+        }
+        false
+    }
+
     /// A new process: everything is listed again, the ledger is what the inventory remembers.
     pub(crate) fn restart(&mut self) -> Result<(), String> {
         let broken = |error: MirrorError| error.to_string();
-        self.mirror = Mirror::new(ScopeMode::Any).map_err(broken)?;
-        let package = Arc::clone(self.engine.package());
-        self.mirror
-            .declare(package.schema().clone())
-            .map_err(broken)?;
+        self.mirror = Mirror::new(ScopeMode::Any);
+        let package = Arc::clone(self.package());
+        self.mirror.declare(package.schema().clone());
         self.world.changes.clear();
         for watch in package.watches() {
-            let objects: Vec<Value> = self
+            let objects: Vec<&Value> = self
                 .world
                 .objects
                 .iter()
                 .filter(|(reference, object)| {
                     reference.gvk == watch.gvk && selected(object, &watch.labels)
                 })
-                .map(|(_, object)| object.clone())
+                .map(|(_, object)| object.as_ref())
                 .collect();
             self.mirror
-                .replace_all(&watch.gvk, None, &objects)
+                .replace_all(&watch.gvk, None, objects)
                 .map_err(broken)?;
         }
         self.ledger = match self.instance_ref() {
@@ -144,15 +379,20 @@ impl Sim {
             None => Ledger::default(),
         };
         self.due.clear();
-        self.plan = None;
+        self.forget_plan();
         self.awake = true;
         Ok(())
+    }
+
+    fn forget_plan(&mut self) {
+        self.plan = None;
+        self.plan_print.set(None);
     }
 
     fn instance_ref(&self) -> Option<InstanceRef> {
         let object = self.world.objects.get(&self.instance)?;
         Some(InstanceRef {
-            package: self.engine.package().name().to_owned(),
+            package: self.package().name().to_owned(),
             gvk: self.instance.gvk.clone(),
             namespace: self.instance.namespace.clone(),
             name: self.instance.name.clone(),
@@ -165,8 +405,7 @@ impl Sim {
         self.world
             .objects
             .get(&self.instance)
-            .cloned()
-            .unwrap_or(Value::Null)
+            .map_or(Value::Null, |object| Value::clone(object))
     }
 
     /// Changes the instance as its user does.
@@ -201,8 +440,12 @@ impl Sim {
             .and_then(|plan| plan.wake_at)
             .is_some_and(|at| at <= self.world.now);
         self.awake |= wake;
-        for _ in 0..PLANS_PER_TICK {
-            if !self.awake || !self.decide()? {
+        self.plan_until_asleep(PLANS_PER_TICK)
+    }
+
+    fn plan_until_asleep(&mut self, most: usize) -> Result<(), String> {
+        for left in (0..most).rev() {
+            if !self.awake || !self.decide(left)? {
                 break;
             }
         }
@@ -236,7 +479,7 @@ impl Sim {
 
     fn deliver(&mut self) -> Result<(), String> {
         let mut changes = std::mem::take(&mut self.world.changes);
-        if self.disturbance.shuffle != 0 && changes.len() > 1 {
+        if self.shuffle != 0 && changes.len() > 1 {
             // Any order, and one twice: versions and uids must sort it out.
             let again = self.next_random() as usize % changes.len();
             changes.push(changes[again].clone());
@@ -251,7 +494,7 @@ impl Sim {
                     let Some(reference) = reference(object) else {
                         continue;
                     };
-                    let package = self.engine.package();
+                    let package = self.package();
                     let watch = package
                         .watches()
                         .iter()
@@ -282,28 +525,35 @@ impl Sim {
     }
 
     fn probe(&mut self) -> Result<(), String> {
-        let (Some(plan), Some(instance)) = (&self.plan, self.instance_ref()) else {
+        let Some(plan) = self.plan.take() else {
             return Ok(());
         };
-        let targets: Vec<ProbeTarget> = plan.probes.clone();
-        let wanted: BTreeSet<(String, String)> = targets
-            .iter()
-            .map(|target| (target.table.clone(), target.key.clone()))
-            .collect();
-        self.due.retain(|key, _| wanted.contains(key));
+        let asked = self.ask_due(&plan.probes);
+        self.plan = Some(plan);
+        asked
+    }
+
+    fn ask_due(&mut self, targets: &[ProbeTarget]) -> Result<(), String> {
+        let Some(instance) = self.instance_ref() else {
+            return Ok(());
+        };
+        let now = self.world.now;
         for target in targets {
-            let place = (target.table.clone(), target.key.clone());
-            let now = self.world.now;
-            if self.due.get(&place).is_some_and(|(at, _)| *at > now) {
+            let due = self
+                .due
+                .get(&target.table)
+                .and_then(|keys| keys.get(&target.key));
+            if due.is_some_and(|at| *at > now) {
                 continue;
             }
-            self.due.insert(
-                place,
-                (
-                    now + Millis::try_from(target.every_ms).unwrap_or(TICK_MS),
-                    0,
-                ),
-            );
+            // A target that is new is asked at once, and then whenever its period begins: so runs that differed for a moment ask at
+            // the same times again.
+            let period = Millis::try_from(target.every_ms).unwrap_or(TICK_MS).max(1);
+            let next = now + period - (now - START).rem_euclid(period);
+            self.due
+                .entry(target.table.clone())
+                .or_default()
+                .insert(target.key.clone(), next);
             let given = answers::of_probe(&self.answers, &target.table, &target.key)
                 .map(|given| given.cloned().map_err(str::to_owned));
             let answer = given.unwrap_or_else(|| self.ask(&target.probe));
@@ -428,20 +678,16 @@ impl Sim {
 
     fn redis(&mut self, call: &RedisCall) -> Result<Option<Value>, Failure> {
         let now = self.world.now;
-        let (world, instance, package) = (
-            &self.world,
-            &self.instance,
-            Arc::clone(self.engine.package()),
-        );
+        let (world, instance, package) = (&self.world, &self.instance, Arc::clone(self.package()));
         self.redis
             .call(call, now, &|text| resolve(world, instance, &package, text))
     }
 
-    /// Makes a plan and carries it out; whether it is worth making another at once.
-    fn decide(&mut self) -> Result<bool, String> {
+    /// Makes a plan and carries it out; whether it is worth making another at once. So many may be made after it.
+    fn decide(&mut self, plans_left: usize) -> Result<bool, String> {
         self.awake = false;
         let Some(instance) = self.instance_ref() else {
-            self.plan = None;
+            self.forget_plan();
             return Ok(false);
         };
         let snapshot = self
@@ -449,22 +695,25 @@ impl Sim {
             .snapshot(&instance.package, &instance.uid)
             .map_err(|error| error.to_string())?;
         let Some(snapshot) = snapshot else {
-            self.plan = None;
+            self.forget_plan();
             return Ok(false);
         };
-        let plan = self.engine.plan(&snapshot, &self.ledger, self.world.now, 1);
+        let engine = &self.stage.engine;
+        let plan = engine.plan(&snapshot, &self.ledger, self.world.now, 1);
         // What an engine remembers must not show.
         #[cfg(test)]
         assert_eq!(
             plan,
-            Engine::new(
-                Arc::clone(self.engine.package()),
-                Arc::clone(self.engine.charts())
+            Engine::new(Arc::clone(engine.package()), Arc::clone(engine.charts())).plan(
+                &snapshot,
+                &self.ledger,
+                self.world.now,
+                1
             )
-            .plan(&snapshot, &self.ledger, self.world.now, 1)
         );
-        self.check_never(&snapshot);
-        self.ledger = plan.ledger.clone();
+        self.check_never();
+        let mut plan = plan;
+        self.ledger = std::mem::take(&mut plan.ledger);
         let targets: BTreeSet<(String, String)> = plan
             .probes
             .iter()
@@ -480,8 +729,17 @@ impl Sim {
             )
             .map_err(|error| error.to_string())?;
         self.awake |= !dirty.is_empty();
-        let intents = plan.intents.clone();
+        self.due.retain(|table, keys| {
+            keys.retain(|key, _| {
+                plan.probes
+                    .iter()
+                    .any(|target| target.table == *table && target.key == *key)
+            });
+            !keys.is_empty()
+        });
+        let intents = std::mem::take(&mut plan.intents);
         self.plan = Some(plan);
+        self.plan_print.set(None);
         let acted = !intents.is_empty();
         if acted {
             self.busy_at = self.world.now;
@@ -489,16 +747,19 @@ impl Sim {
         for intent in intents {
             let number = self.effects;
             self.effects += 1;
-            if self.disturbance.crash == Some((number, false)) {
+            let what = described(&intent);
+            let name = |when: &str| format!("{when} effect {number} ({}: {})", intent.rule, what.0);
+            if self.fork(plans_left, || name("before")) {
                 self.restart()?;
                 return Ok(true);
             }
             let outcome = self.execute(&intent);
-            self.note(&intent, &outcome);
-            if self.disturbance.crash == Some((number, true)) {
+            self.called |= matches!(intent.effect, Effect::Redis(_));
+            if self.fork(plans_left, || name("after")) {
                 self.restart()?;
                 return Ok(true);
             }
+            self.note(&intent, what, &outcome);
             self.ledger.record(&intent, &outcome, self.world.now);
             let stop = matches!(outcome, Outcome::Failed(_))
                 && matches!(intent.rule.as_str(), "@inventory" | "@finalizer");
@@ -524,6 +785,7 @@ impl Sim {
         match (snapshot, &self.plan) {
             (Some(snapshot), Some(plan)) => {
                 let pass = self
+                    .stage
                     .engine
                     .pass(&snapshot, self.world.now, &BTreeMap::new());
                 look(&pass, plan)
@@ -532,17 +794,16 @@ impl Sim {
         }
     }
 
-    fn check_never(&mut self, snapshot: &libretto_mirror::Snapshot) {
-        if self.never.is_empty() {
-            return;
-        }
-        let pass = self.engine.pass(snapshot, self.world.now, &BTreeMap::new());
-        for sql in &self.never {
-            match pass.sheet.rows(sql, libretto_mirror::Limits::PACKAGE) {
-                Ok(rows) if rows.rows.is_empty() => {}
-                Ok(rows) => {
-                    let row: Vec<String> =
-                        rows.rows[0].iter().map(|datum| datum.display()).collect();
+    /// Asks what the last plan was made of.
+    fn check_never(&mut self) {
+        for (sql, question) in &self.never {
+            match self.stage.engine.ask(sql, question) {
+                Ok(answer) if answer.rows.rows.is_empty() => {}
+                Ok(answer) => {
+                    let row: Vec<String> = answer.rows.rows[0]
+                        .iter()
+                        .map(|datum| datum.display())
+                        .collect();
                     self.violations.insert(format!(
                         "never: `{sql}` gave a row ({}) at {}",
                         row.join(", "),
@@ -556,45 +817,7 @@ impl Sim {
         }
     }
 
-    fn note(&mut self, intent: &Intent, outcome: &Outcome) {
-        let (what, call) = match &intent.effect {
-            Effect::Apply { object, .. } => (format!("apply {}", named(object)), false),
-            Effect::Patch { object, .. } => (format!("patch {}", named(object)), false),
-            Effect::Delete { object, .. } => {
-                let prune = intent.key == crate::ledger::object_id(object);
-                (format!("delete {object}"), !prune)
-            }
-            Effect::Status { .. } => ("status".to_owned(), false),
-            Effect::Event {
-                reason, message, ..
-            } => (
-                format!("event {reason}: {message}"),
-                !intent.rule.starts_with('@'),
-            ),
-            Effect::Redis(call) => {
-                let commands: Vec<String> = call
-                    .commands
-                    .iter()
-                    .map(|command| libretto_api::secret::redact(&command.arguments.join(" ")))
-                    .collect();
-                (
-                    format!("{}:{} {}", call.host, call.port, commands.join("; ")),
-                    true,
-                )
-            }
-            Effect::Http(call) => (
-                libretto_api::secret::redact(&format!("{} {}", call.method, call.url)),
-                true,
-            ),
-            Effect::Exec(call) => (
-                libretto_api::secret::redact(&format!("{} {}", call.pod, call.command.join(" "))),
-                true,
-            ),
-            Effect::Scale { object, replicas } => (format!("scale {object} to {replicas}"), true),
-            Effect::Restart { object } => (format!("restart {object}"), true),
-            Effect::Evict { pod, .. } => (format!("evict {pod}"), true),
-            Effect::Inventory { .. } => ("inventory".to_owned(), false),
-        };
+    fn note(&mut self, intent: &Intent, (what, call): (String, bool), outcome: &Outcome) {
         self.done.push(Done {
             at: self.world.now,
             rule: intent.rule.clone(),
@@ -640,7 +863,11 @@ impl Sim {
                 let instance = self.instance.clone();
                 self.world
                     .update(&instance, |object| object["status"] = status);
-                Ok(self.world.objects.get(&instance).cloned())
+                Ok(self
+                    .world
+                    .objects
+                    .get(&instance)
+                    .map(|object| Value::clone(object)))
             }
             Effect::Event { .. } => Ok(None),
             Effect::Redis(call) => match self.redis(call) {
@@ -679,9 +906,10 @@ impl Sim {
             },
             Effect::Inventory { inventory } => {
                 let reference = inventory_reference(&intent.instance);
-                let former = self.world.objects.get(&reference).cloned();
-                let mut map = former.unwrap_or_else(|| {
-                    json!({
+                let former = self.world.objects.get(&reference);
+                let mut map = match former {
+                    Some(former) => Value::clone(former),
+                    None => json!({
                         "apiVersion": "v1", "kind": "ConfigMap",
                         "metadata": {
                             "name": reference.name, "namespace": reference.namespace,
@@ -691,8 +919,8 @@ impl Sim {
                                 "name": intent.instance.name, "uid": intent.instance.uid,
                             }],
                         },
-                    })
-                });
+                    }),
+                };
                 map["data"] = json!({"inventory": inventory.to_string()});
                 self.world.store(map);
                 Ok(None)
@@ -718,16 +946,15 @@ impl Sim {
             });
         }
         self.world.update(object, change);
-        Ok(self.world.objects.get(object).cloned())
+        let changed = self.world.objects.get(object);
+        Ok(changed.map(|object| Value::clone(object)))
     }
 
     fn with_secrets(&self, object: &Value) -> Result<Value, Failure> {
         let resolve = |text: &str| {
-            resolve(&self.world, &self.instance, self.engine.package(), text).map_err(|message| {
-                Failure {
-                    kind: FailureKind::SecretMissing,
-                    message,
-                }
+            resolve(&self.world, &self.instance, self.package(), text).map_err(|message| Failure {
+                kind: FailureKind::SecretMissing,
+                message,
             })
         };
         fn walk(
@@ -751,6 +978,48 @@ impl Sim {
             })
         }
         walk(object, &resolve)
+    }
+}
+
+/// An effect for a person, and whether it is a call.
+fn described(intent: &Intent) -> (String, bool) {
+    match &intent.effect {
+        Effect::Apply { object, .. } => (format!("apply {}", named(object)), false),
+        Effect::Patch { object, .. } => (format!("patch {}", named(object)), false),
+        Effect::Delete { object, .. } => {
+            let prune = intent.key == crate::ledger::object_id(object);
+            (format!("delete {object}"), !prune)
+        }
+        Effect::Status { .. } => ("status".to_owned(), false),
+        Effect::Event {
+            reason, message, ..
+        } => (
+            format!("event {reason}: {message}"),
+            !intent.rule.starts_with('@'),
+        ),
+        Effect::Redis(call) => {
+            let commands: Vec<String> = call
+                .commands
+                .iter()
+                .map(|command| libretto_api::secret::redact(&command.arguments.join(" ")))
+                .collect();
+            (
+                format!("{}:{} {}", call.host, call.port, commands.join("; ")),
+                true,
+            )
+        }
+        Effect::Http(call) => (
+            libretto_api::secret::redact(&format!("{} {}", call.method, call.url)),
+            true,
+        ),
+        Effect::Exec(call) => (
+            libretto_api::secret::redact(&format!("{} {}", call.pod, call.command.join(" "))),
+            true,
+        ),
+        Effect::Scale { object, replicas } => (format!("scale {object} to {replicas}"), true),
+        Effect::Restart { object } => (format!("restart {object}"), true),
+        Effect::Evict { pod, .. } => (format!("evict {pod}"), true),
+        Effect::Inventory { .. } => ("inventory".to_owned(), false),
     }
 }
 

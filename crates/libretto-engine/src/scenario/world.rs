@@ -3,7 +3,11 @@
 //! It is a model, not an API server: lists are atomic, admission and defaults are missing, and pods run nothing. What pods
 //! serve is in [`super::redis`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use libretto_api::{
     intent::{Failure, FailureKind, Millis},
@@ -12,6 +16,7 @@ use libretto_api::{
 use libretto_mirror::{canonical_json, digest};
 use serde_json::{Map, Value, json};
 
+use super::print::{Print, PrintHasher};
 use crate::{ledger::reference, status::timestamp};
 
 /// From a pod's creation to its container running.
@@ -21,11 +26,11 @@ const READY_MS: Millis = 1_000;
 /// From a pod's deletion to its being gone.
 const GRACE_MS: Millis = 1_000;
 
-/// The cluster.
+/// The cluster. Copies share the objects.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub(crate) now: Millis,
-    pub(crate) objects: BTreeMap<ObjectRef, Value>,
+    pub(crate) objects: BTreeMap<ObjectRef, Arc<Value>>,
     /// What changed since it was last taken, in order.
     pub(crate) changes: Vec<Happened>,
     versions: u64,
@@ -42,7 +47,7 @@ pub(crate) struct World {
 /// One change of an object.
 #[derive(Debug, Clone)]
 pub(crate) enum Happened {
-    Applied(Value),
+    Applied(Arc<Value>),
     Deleted { object: ObjectRef, uid: String },
 }
 
@@ -77,12 +82,17 @@ impl World {
         }
     }
 
+    /// Grows with every change of an object.
+    pub(crate) fn version(&self) -> u64 {
+        self.versions
+    }
+
     /// Objects of a Kind, by name.
     pub(crate) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.objects
             .iter()
             .filter(move |(reference, _)| reference.gvk.kind == kind)
-            .map(|(_, object)| object)
+            .map(|(_, object)| object.as_ref())
     }
 
     /// `Pod/demo-0`, whatever its group and namespace.
@@ -95,9 +105,9 @@ impl World {
     }
 
     /// Stores an object; a version only when something changed.
-    pub(crate) fn store(&mut self, mut object: Value) -> Value {
+    pub(crate) fn store(&mut self, mut object: Value) -> Arc<Value> {
         let Some(reference) = reference(&object) else {
-            return object;
+            return Arc::new(object);
         };
         let former = self.objects.get(&reference);
         if object["metadata"]["uid"].is_null() {
@@ -114,20 +124,22 @@ impl World {
                 object["metadata"]["generation"] = json!(generation);
             }
             object["metadata"]["resourceVersion"] = former["metadata"]["resourceVersion"].clone();
-            if *former == object {
-                return object;
+            if **former == object {
+                return Arc::clone(former);
             }
         }
         self.versions += 1;
         object["metadata"]["resourceVersion"] = json!(self.versions.to_string());
-        self.objects.insert(reference, object.clone());
-        self.changes.push(Happened::Applied(object.clone()));
+        let object = Arc::new(object);
+        self.objects.insert(reference, Arc::clone(&object));
+        self.changes.push(Happened::Applied(Arc::clone(&object)));
         object
     }
 
     /// Changes a stored object.
     pub(crate) fn update(&mut self, object: &ObjectRef, change: impl FnOnce(&mut Value)) {
-        if let Some(mut value) = self.objects.get(object).cloned() {
+        if let Some(value) = self.objects.get(object) {
+            let mut value = Value::clone(value);
             change(&mut value);
             self.store(value);
         }
@@ -208,7 +220,10 @@ impl World {
                 format!("{reference} exists and is not ours"),
             ));
         }
-        let mut merged = former.unwrap_or_else(|| json!({"metadata": {}}));
+        let mut merged = match former {
+            Some(former) => Value::clone(&former),
+            None => json!({"metadata": {}}),
+        };
         let fields = fields_of(&object);
         let others: Vec<Value> = merged
             .pointer("/metadata/managedFields")
@@ -230,7 +245,7 @@ impl World {
             managed.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": fields}));
         }
         merged["metadata"]["managedFields"] = Value::Array(managed);
-        Ok(self.store(merged))
+        Ok(Value::clone(&self.store(merged)))
     }
 
     /// Deletes like the API server; pods take their time.
@@ -421,7 +436,7 @@ impl World {
         let parallel = text(&set, "/spec/podManagementPolicy") == "Parallel";
         let on_delete = text(&set, "/spec/updateStrategy/type") == "OnDelete";
         let partition = int(&set, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0);
-        let pods: BTreeMap<i64, Value> = self
+        let pods: BTreeMap<i64, Arc<Value>> = self
             .controlled(&uid, "Pod")
             .iter()
             .filter_map(|pod| {
@@ -465,8 +480,9 @@ impl World {
             }
         }
         let current =
-            |pod: &&Value| text(pod, "/metadata/labels/controller-revision-hash") == revision;
-        if !on_delete && (0..wanted).all(|ordinal| pods.get(&ordinal).is_some_and(&ready)) {
+            |pod: &&Arc<Value>| text(pod, "/metadata/labels/controller-revision-hash") == revision;
+        if !on_delete && (0..wanted).all(|ordinal| pods.get(&ordinal).is_some_and(|pod| ready(pod)))
+        {
             let outdated = pods
                 .iter()
                 .rev()
@@ -477,7 +493,7 @@ impl World {
                 let _ = self.delete(&reference, None);
             }
         }
-        let count = |test: &dyn Fn(&&Value) -> bool| pods.values().filter(test).count();
+        let count = |test: &dyn Fn(&&Arc<Value>) -> bool| pods.values().filter(test).count();
         let updated = count(&|pod| current(pod));
         let (total, ready) = (pods.len(), count(&|pod| ready(pod)));
         self.update(object, |value| {
@@ -764,9 +780,94 @@ impl World {
         }
     }
 
+    /// Feeds everything to the hash that what comes can follow from. Times that only matter until something is due count no further.
+    ///
+    /// Which number a version has follows from how often things were written, not from how they are; nothing but an order can be
+    /// read off it, and what is written next has a higher one in any case. `versions` says that they are to be counted as well.
+    pub(crate) fn hash_future(&self, versions: bool, seen: &mut Seen, state: &mut impl Hasher) {
+        let Self {
+            now,
+            objects,
+            changes,
+            versions: last,
+            uids,
+            addresses,
+            pods,
+            running,
+            seen: looked,
+        } = self;
+        (now, uids, addresses, running).hash(state);
+        if versions {
+            last.hash(state);
+        }
+        objects.len().hash(state);
+        for object in objects.values() {
+            seen.digest(object, versions).hash(state);
+        }
+        for change in changes {
+            match change {
+                Happened::Applied(object) => seen.digest(object, true).hash(state),
+                Happened::Deleted { object, uid } => (object, uid).hash(state),
+            }
+        }
+        for (uid, times) in pods {
+            uid.hash(state);
+            let PodTimes {
+                created,
+                started,
+                gone_at,
+            } = times;
+            match started {
+                // Only compared with READY_MS ago.
+                Some(started) => (*started).max(*now - READY_MS - 1).hash(state),
+                None => created.hash(state),
+            }
+            started.is_some().hash(state);
+            gone_at.hash(state);
+        }
+        // The controllers look again when the version is another one.
+        let looked = looked.as_ref().map(|(at, serving)| (at == last, serving));
+        looked.hash(state);
+    }
+
     /// Whether nothing is on its way: no pod starting, stopping, or waiting to be ready for reasons of time.
     pub(crate) fn quiet(&self) -> bool {
         self.pods.values().all(|times| times.gone_at.is_none())
+    }
+}
+
+/// Digests of objects. Most of them are the same ones from moment to moment, and shared by the runs that came from one.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// By where the object is, which is kept so that no other can be there.
+    by_place: HashMap<(usize, bool), (Arc<Value>, Print)>,
+}
+
+/// Objects whose digests are kept: all versions of those of some hundred runs of one scenario.
+const SEEN: usize = 10_000;
+
+impl Seen {
+    fn digest(&mut self, object: &Arc<Value>, version: bool) -> Print {
+        let place = (Arc::as_ptr(object).addr(), version);
+        if let Some((_, print)) = self.by_place.get(&place) {
+            return *print;
+        }
+        if self.by_place.len() >= SEEN {
+            self.by_place.clear();
+        }
+        let mut hasher = PrintHasher::default();
+        if version {
+            object.hash(&mut hasher);
+        } else {
+            let mut object = Value::clone(object);
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
+            object.hash(&mut hasher);
+        }
+        let print = hasher.print();
+        self.by_place.insert(place, (Arc::clone(object), print));
+        print
     }
 }
 

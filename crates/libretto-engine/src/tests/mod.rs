@@ -70,7 +70,7 @@ spec:
 ";
 
 /// Head of a package whose `spec` continues with the given lines, indented by two.
-pub(super) fn package(rest: &str) -> BTreeMap<String, String> {
+pub(crate) fn package(rest: &str) -> BTreeMap<String, String> {
     let mut text = r"apiVersion: libretto.dev/v1alpha1
 kind: Package
 metadata: {name: demo, version: 1.0.0}
@@ -133,8 +133,8 @@ impl Fixture {
     pub(super) fn with(files: &Files, charts: Arc<dyn Charts>) -> Self {
         let package = load_files(files).unwrap_or_else(|found| panic!("{}", render(&found)));
         let package = Arc::new(package);
-        let mut mirror = Mirror::new(ScopeMode::Any).unwrap();
-        mirror.declare(package.schema().clone()).unwrap();
+        let mut mirror = Mirror::new(ScopeMode::Any);
+        mirror.declare(package.schema().clone());
         let mut fixture = Self {
             engine: Engine::new(package, charts),
             world: World::at(1_000_000),
@@ -151,7 +151,7 @@ impl Fixture {
     }
 
     /// Creates or replaces an object.
-    pub(super) fn put(&mut self, object: Value) -> Value {
+    pub(super) fn put(&mut self, object: Value) -> Arc<Value> {
         let stored = self.world.store(object);
         self.deliver();
         stored

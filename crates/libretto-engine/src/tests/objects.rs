@@ -468,7 +468,7 @@ fn what_a_former_package_made_of_another_kind_is_deleted() {
     let mut next = Fixture::new(APPLY.split("  - name: sets").next().unwrap());
     next.ledger = Ledger::from_inventory(&inventory).unwrap();
     let service = f.world.objects[&f.world.find("Service/demo").unwrap()].clone();
-    next.put(service);
+    next.put(Value::clone(&service));
     assert_eq!(next.go(0), ["delete StatefulSet/set-a"]);
     assert_eq!(next.go(0), [""; 0]);
     assert!(next.look(0).settled);

@@ -498,9 +498,14 @@ fn nothing_is_decided_on_answers_nobody_has_given() {
     let status = f.condition("Ready");
     // A restart: answers are gone, everything else is there.
     let schema = f.engine.package().schema().clone();
-    f.mirror.declare(schema).unwrap();
+    f.mirror.declare(schema);
     f.restart();
-    let all: Vec<Value> = f.world.objects.values().cloned().collect();
+    let all: Vec<Value> = f
+        .world
+        .objects
+        .values()
+        .map(|object| Value::clone(object))
+        .collect();
     for object in &all {
         f.mirror
             .ingest(&Gvk::of(object).unwrap(), Change::Applied(object))

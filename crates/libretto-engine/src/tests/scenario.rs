@@ -116,6 +116,42 @@ fn a_call_that_a_restart_would_repeat_is_found() {
     );
 }
 
+/// The marker says that it was cleaned, and is made first.
+#[test]
+fn a_crash_between_two_effects_is_tried_wherever_they_are() {
+    let mut rest = "sense:\n  maps: {watch: v1/ConfigMap, reach: namespace}\nexecute:\n".to_owned();
+    for number in 0..40 {
+        rest.push_str(&format!(
+            "  - name: n{number}\n    apply: {{apiVersion: v1, kind: Secret, metadata: {{name: n{number}}}}}\n"
+        ));
+    }
+    rest.push_str(
+        "  - name: mark
+    apply: {apiVersion: v1, kind: ConfigMap, metadata: {name: marker}}
+  - name: clean
+    for: SELECT name FROM maps WHERE name = 'litter' AND NOT EXISTS (SELECT 1 FROM maps WHERE name = 'marker')
+    call: kube.delete
+    with: {kind: v1/ConfigMap, name: \"{{ name }}\"}
+  - name: last
+    apply: {apiVersion: v1, kind: Secret, metadata: {name: last}}
+",
+    );
+    let mut files = package(&rest);
+    let tests = "- name: cleaned
+  given: {objects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: litter}}]}
+  steps: [{until: settled}]
+";
+    files.insert("tests.yaml".to_owned(), tests.to_owned());
+    let reports =
+        run(&files, None, &no_charts()).unwrap_or_else(|found| panic!("{}", render(&found)));
+    assert_eq!(
+        reports[0].failures,
+        [
+            "after a crash after effect 41 (mark: apply ConfigMap default/marker): other objects in the end: missing [], more [\"ConfigMap default/litter\"]"
+        ]
+    );
+}
+
 #[test]
 fn what_never_settles_says_what_is_left() {
     let found = failures(

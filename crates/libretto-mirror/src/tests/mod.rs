@@ -118,8 +118,8 @@ pub(super) fn schema() -> PackageSchema {
 }
 
 pub(super) fn mirror() -> Mirror {
-    let mut mirror = Mirror::new(ScopeMode::Any).unwrap();
-    mirror.declare(schema()).unwrap();
+    let mut mirror = Mirror::new(ScopeMode::Any);
+    mirror.declare(schema());
     mirror
 }
 

@@ -134,9 +134,9 @@ async fn fill(
     sql: &str,
 ) -> Result<Mirror, CliError> {
     let broken = |error: libretto_mirror::MirrorError| CliError::failed(format!("mirror: {error}"));
-    let mut mirror = Mirror::new(ScopeMode::Any).map_err(broken)?;
+    let mut mirror = Mirror::new(ScopeMode::Any);
     for schema in schemas {
-        mirror.declare(schema.clone()).map_err(broken)?;
+        mirror.declare(schema.clone());
     }
     for gvk in needed(schemas, sql) {
         let (objects, namespaced) = match list(cluster, &gvk, namespace, "").await {
