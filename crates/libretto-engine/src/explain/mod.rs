@@ -294,7 +294,7 @@ impl Engine {
 fn table(rows: &Rows) -> Table {
     Table {
         columns: rows.columns.iter().map(|c| c.name.clone()).collect(),
-        rows: rows.rows.clone(),
+        rows: rows.rows.iter().map(|row| row.as_slice().into()).collect(),
     }
 }
 

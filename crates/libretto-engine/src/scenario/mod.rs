@@ -647,8 +647,7 @@ impl Scenario {
         }
         // Nothing of this belongs to the scenario's own account.
         sim.effects = effects;
-        let (expected, done): (Vec<Done>, Vec<Done>) =
-            sim.done.drain(before..).partition(by_clock);
+        let (expected, done): (Vec<Done>, Vec<Done>) = sim.done.drain(before..).partition(by_clock);
         sim.done.extend(expected);
         let found = done
             .into_iter()

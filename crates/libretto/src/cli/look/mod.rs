@@ -69,7 +69,7 @@ impl Look {
             None
         };
         let charts = charts(&package, helm, version.map(|version| version.git_version));
-        let mut look = Self::new(package, object, charts)?;
+        let mut look = Self::new(package, object, charts);
         let read = inventory::read(&cluster.kube, &look.instance)
             .await
             .map_err(|error| {
@@ -124,7 +124,7 @@ impl Look {
         helm: &Path,
     ) -> Result<Self, CliError> {
         let charts = charts(&package, helm, None);
-        let mut look = Self::new(package, object, charts)?;
+        let mut look = Self::new(package, object, charts);
         let mut by_kind: BTreeMap<Gvk, Vec<Value>> = BTreeMap::new();
         for (number, other) in others.iter().enumerate() {
             let mut other = other.clone();
@@ -150,11 +150,7 @@ impl Look {
         Ok(look)
     }
 
-    fn new(
-        package: Arc<Compiled>,
-        object: Value,
-        charts: Arc<dyn Charts>,
-    ) -> Result<Self, CliError> {
+    fn new(package: Arc<Compiled>, object: Value, charts: Arc<dyn Charts>) -> Self {
         let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
         let instance = InstanceRef {
             package: package.name().to_owned(),
@@ -163,9 +159,9 @@ impl Look {
             name: text("name").to_owned(),
             uid: text("uid").to_owned(),
         };
-        let mut mirror = Mirror::new(ScopeMode::Any).map_err(broken)?;
-        mirror.declare(package.schema().clone()).map_err(broken)?;
-        Ok(Self {
+        let mut mirror = Mirror::new(ScopeMode::Any);
+        mirror.declare(package.schema().clone());
+        Self {
             engine: Engine::new(Arc::clone(&package), charts),
             package,
             instance,
@@ -177,7 +173,7 @@ impl Look {
             asked: Vec::new(),
             now: clock::now(),
             mirror,
-        })
+        }
     }
 
     fn take(&mut self, gvk: &Gvk, objects: Vec<Value>, namespaced: bool) -> Result<(), CliError> {
@@ -265,7 +261,7 @@ fn handles(snapshot: &Snapshot) -> BTreeSet<String> {
     let rows = snapshot.tables.get("cr").map(|cr| cr.rows.as_slice());
     rows.into_iter()
         .flatten()
-        .flatten()
+        .flat_map(|row| row.iter())
         .filter_map(Datum::as_str)
         .filter(|text| text.contains(MARK))
         .map(str::to_owned)
