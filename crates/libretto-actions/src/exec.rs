@@ -84,6 +84,16 @@ fn subject(call: &ExecCall) -> String {
 }
 
 async fn run(kube: &Kube, resolver: &Resolver<'_>, call: &ExecCall) -> Result<Output, Failure> {
+    // By its method it is a GET; what the command does, nobody knows.
+    if kube.reads_only() {
+        return Err(failed(
+            FailureKind::Invalid,
+            format!(
+                "{}: no command is run where nothing is written",
+                subject(call)
+            ),
+        ));
+    }
     tokio::time::timeout(
         Duration::from_millis(call.timeout_ms),
         converse(kube, resolver, call),
@@ -192,7 +202,10 @@ fn exit_code(status: &Status) -> Result<u8, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use libretto_api::object::{Gvk, InstanceRef};
+
     use super::*;
+    use crate::secret::NoSecrets;
 
     #[test]
     fn the_exit_code_is_the_commands_own() {
@@ -205,6 +218,35 @@ mod tests {
         assert_eq!(exit_code(&failed), Ok(3));
         let refused = status(json!({"status": "Failure", "message": "no such container"}));
         assert_eq!(exit_code(&refused), Err("no such container".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn no_command_is_run_where_nothing_is_written() {
+        // Nobody listens there: it must not be asked.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let kube = Kube::new(kube::Client::try_from(config).unwrap()).only_reading();
+        let instance = InstanceRef {
+            package: "p".into(),
+            gvk: Gvk::new("example.dev", "v1", "Thing"),
+            namespace: "default".into(),
+            name: "a".into(),
+            uid: "u".into(),
+        };
+        let call = ExecCall {
+            pod: "x".into(),
+            container: None,
+            command: vec!["rm".into(), "-r".into(), "/".into()],
+            stdin: None,
+            ok: Vec::new(),
+            timeout_ms: 1_000,
+        };
+        let failure = probe(&kube, &Resolver::new(&NoSecrets, &instance), &call)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            failure.message,
+            "exec in pod x: rm -r /: no command is run where nothing is written"
+        );
     }
 
     #[test]

@@ -165,6 +165,11 @@ impl Kube {
         self
     }
 
+    /// See [`Kube::only_reading`].
+    pub(crate) fn reads_only(&self) -> bool {
+        self.only_reading
+    }
+
     /// Reports every request to `observer`.
     #[must_use]
     pub fn observed(mut self, observer: Observer) -> Self {

@@ -94,10 +94,10 @@ impl Runtime {
             observed.request(method, code);
         }));
         // Whatever is left in the code that writes would be refused here.
-        let kube = if rehearsal.is_some() {
-            kube.only_reading()
+        let (kube, alertmanagers) = if rehearsal.is_some() {
+            (kube.only_reading(), Vec::new())
         } else {
-            kube
+            (kube, alertmanagers)
         };
         if install && rehearsal.is_none() {
             for package in &packages {

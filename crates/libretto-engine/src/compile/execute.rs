@@ -251,7 +251,8 @@ fn rule(
     let schedule = item
         .get("schedule")
         .and_then(|node| schedule(check, node, &place));
-    if schedule.is_some() {
+    // A schedule that is wrong is complained about once.
+    if item.get("schedule").is_some() {
         names.row.insert("due".to_owned());
     }
     let ready = item

@@ -30,6 +30,8 @@ use crate::cli::{
 
 /// With --exit-code: there is something to do.
 const CHANGES: u8 = 2;
+/// With --exit-code: nothing is to do as far as can be told, and not all can.
+const UNKNOWN: u8 = 3;
 /// Namespace of objects in files that name none, as of a fresh kubeconfig.
 pub(super) const NAMESPACE: &str = "default";
 
@@ -100,7 +102,7 @@ pub struct FormArgs {
     #[arg(short, long, value_enum)]
     pub output: Option<Form>,
 
-    /// Exit with 2 when there is something to do, with 0 when there is nothing
+    /// Exit with 2 when there is something to do, with 0 when there is nothing, with 3 when a probe that cannot be asked from here decides
     #[arg(long)]
     pub exit_code: bool,
 }
@@ -316,7 +318,20 @@ fn tell(
         out.flush()?;
         return Err(CliError::Exit(CHANGES));
     }
+    if form.exit_code && not_asked(look) > 0 {
+        out.flush()?;
+        return Err(CliError::Exit(UNKNOWN));
+    }
     Ok(())
+}
+
+/// Probes without an answer, because they cannot be asked from here.
+fn not_asked(look: &Look) -> usize {
+    let unknown = |answer: &Answer| matches!(answer, Answer::NotFromHere(_));
+    look.asked
+        .iter()
+        .filter(|asked| unknown(&asked.answer))
+        .count()
 }
 
 fn step(look: &Look, intent: &Intent, secrets: &Secrets) -> Result<Step, CliError> {
@@ -406,17 +421,24 @@ fn text(look: &Look, steps: &[Step], waiting: &[Waiting]) -> String {
             ));
         }
     }
-    text.push_str(&format!("{}: {}\n", look.instance, summary(steps)));
+    let summary = summary(steps, not_asked(look));
+    text.push_str(&format!("{}: {summary}\n", look.instance));
     text
 }
 
-fn summary(steps: &[Step]) -> String {
+fn summary(steps: &[Step], not_asked: usize) -> String {
     let mut counts: BTreeMap<Does, usize> = BTreeMap::new();
     for step in steps {
         *counts.entry(step.does).or_default() += 1;
     }
     if counts.is_empty() {
-        return "nothing to do".to_owned();
+        return match not_asked {
+            0 => "nothing to do".to_owned(),
+            1 => "nothing to do as far as can be told: a probe was not asked".to_owned(),
+            several => {
+                format!("nothing to do as far as can be told: {several} probes were not asked")
+            }
+        };
     }
     let parts: Vec<String> = counts
         .into_iter()
@@ -468,7 +490,7 @@ fn of_step(step: &Step) -> String {
 }
 
 fn document(look: &Look, steps: &[Step], waiting: &[Waiting]) -> Value {
-    let not_asked: Map<String, Value> = look
+    let unknown: Map<String, Value> = look
         .asked
         .iter()
         .filter_map(|asked| match &asked.answer {
@@ -486,8 +508,8 @@ fn document(look: &Look, steps: &[Step], waiting: &[Waiting]) -> Value {
         "package": {"name": look.package.name(), "version": look.package.version()},
         "steps": steps,
         "notYet": waiting,
-        "notAsked": not_asked,
-        "summary": summary(steps),
+        "notAsked": unknown,
+        "summary": summary(steps, not_asked(look)),
     })
 }
 
@@ -544,14 +566,21 @@ mod tests {
             said: Vec::new(),
             diff: String::new(),
         };
-        assert_eq!(summary(&[]), "nothing to do");
+        assert_eq!(summary(&[], 0), "nothing to do");
         assert_eq!(
-            summary(&[
-                step(Does::Status),
-                step(Does::Create),
-                step(Does::Call),
-                step(Does::Create)
-            ]),
+            summary(&[], 2),
+            "nothing to do as far as can be told: 2 probes were not asked"
+        );
+        assert_eq!(
+            summary(
+                &[
+                    step(Does::Status),
+                    step(Does::Create),
+                    step(Does::Call),
+                    step(Does::Create)
+                ],
+                0
+            ),
             "2 to create, 1 call, the status"
         );
     }
