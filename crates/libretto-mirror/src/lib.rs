@@ -33,7 +33,7 @@ pub use error::{MirrorError, SqlError};
 pub use held::{held_digest, held_digest_ignoring, held_fields, held_since};
 pub use limits::Limits;
 pub use memo::{Answer, Asked};
-pub use mirror::{Change, Dirty, Mirror};
+pub use mirror::{Change, Dirty, Mirror, ask};
 pub use path::{ColumnPath, PathError, Segment};
 pub use readiness::ready;
 pub use schema::{

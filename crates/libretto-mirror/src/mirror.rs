@@ -410,6 +410,31 @@ impl Package {
 }
 
 /// Makes a table of these rows.
+/// A read-only question over one table that is no package's.
+pub fn ask(
+    name: &str,
+    columns: &[(String, ColumnType)],
+    rows: &[Vec<Datum>],
+    sql: &str,
+    limits: Limits,
+) -> Result<Table, MirrorError> {
+    let mut connection = Connection::open_in_memory()?;
+    let lock = Lock::install(&mut connection)?;
+    copy(
+        &connection,
+        name,
+        columns,
+        rows.iter().map(|row| row.iter()),
+    )?;
+    let rows = lock
+        .rows(&connection, sql, &|_| None, limits)
+        .map_err(MirrorError::Query)?;
+    Ok(Table {
+        columns: rows.columns.into_iter().map(|column| column.name).collect(),
+        rows: rows.rows.into_iter().map(Into::into).collect(),
+    })
+}
+
 fn copy<'a>(
     connection: &Connection,
     name: &str,

@@ -12,6 +12,13 @@ pub fn now() -> Millis {
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }
 
+/// As Kubernetes writes times: in UTC, whole seconds.
+pub fn rfc3339(at: Millis) -> String {
+    jiff::Timestamp::from_second(at.div_euclid(1000))
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
+}
+
 /// How long from now until `at`; zero when it is past.
 pub fn until(at: Millis) -> Duration {
     Duration::from_millis(u64::try_from(at.saturating_sub(now())).unwrap_or(0))

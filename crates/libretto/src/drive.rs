@@ -24,7 +24,8 @@ use tracing::Instrument as _;
 
 use crate::{
     alerts::Alerts, charts::Background, clock, inventory, metrics::Metrics, notice::Notices,
-    probes::Prober, queue::Queue, rehearsal::Rehearsal, watch::Tables,
+    probes::Prober, process::Process, queue::Queue, rehearsal::Rehearsal, share::Share,
+    watch::Tables,
 };
 
 /// Redis servers spoken to at once for one instance: a cluster of nine answers in one round, a mistake of a package does not
@@ -63,6 +64,7 @@ pub struct Driver {
     notices: Notices,
     /// Takes the place of the actions.
     rehearsal: Option<Rehearsal>,
+    share: Mutex<Share>,
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
     standings: Mutex<HashMap<String, Standing>>,
@@ -91,12 +93,13 @@ enum PassError {
 
 impl Driver {
     pub fn new(
+        process: &Process,
         packages: Vec<Arc<Compiled>>,
         mirror: Mirror,
         actions: Actions,
-        metrics: Arc<Metrics>,
         helm: Result<Arc<Helm>, String>,
         rehearsal: Option<Rehearsal>,
+        share: Share,
     ) -> Arc<Self> {
         let queue = Arc::new(Queue::default());
         Arc::new(Self {
@@ -109,11 +112,12 @@ impl Driver {
             queue,
             tables: Tables::default(),
             prober: Prober::new(actions.clone()),
-            metrics,
-            alerts: Arc::default(),
+            metrics: Arc::clone(&process.metrics),
+            alerts: Arc::clone(&process.alerts),
             actions,
             notices: Notices::default(),
             rehearsal,
+            share: Mutex::new(share),
             ledgers: Mutex::default(),
             standings: Mutex::default(),
             restless: Mutex::default(),
@@ -165,6 +169,11 @@ impl Driver {
         engines: &mut HashMap<String, Engine>,
         instance: &InstanceRef,
     ) -> Result<(), PassError> {
+        // Somebody else takes care of it, and everything that is remembered of it will be out of date.
+        if !self.share.lock().has(instance) {
+            self.forget(instance);
+            return Ok(());
+        }
         if let Some(gvk) = self.tables.unserved(&instance.package) {
             return self.say_blocked(engines, instance, &gvk).await;
         }
@@ -560,6 +569,42 @@ impl Driver {
                 instance.gvk == *gvk && instance.namespace == namespace && instance.name == name
             })
             .cloned()
+    }
+
+    /// From now on takes care of these instances; returns when no other is being worked on any more.
+    pub async fn take_over(&self, share: Share) {
+        *self.share.lock() = share.clone();
+        let instances = self.mirror.lock().instances();
+        self.queue.mark_all(instances);
+        while self
+            .queue
+            .under_way()
+            .iter()
+            .any(|instance| !share.has(instance))
+        {
+            // An effect takes tens of milliseconds.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn share(&self) -> Share {
+        self.share.lock().clone()
+    }
+
+    /// Instances that it takes care of.
+    pub fn own(&self) -> Vec<InstanceRef> {
+        let share = self.share();
+        let mut instances = self.mirror.lock().instances();
+        instances.retain(|instance| share.has(instance));
+        instances
+    }
+
+    /// Nothing is remembered any more, nor measured.
+    pub(crate) fn forget_all(&self) {
+        let instances = self.mirror.lock().instances();
+        for instance in instances {
+            self.forget(&instance);
+        }
     }
 
     /// Looks at every instance of a package again.

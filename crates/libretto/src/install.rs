@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use libretto_actions::kube::{CallError, Kube, object_ref};
-use libretto_api::object::{PACKAGE_LABEL, field_manager};
+use libretto_api::{
+    installation::CRDS,
+    object::{Gvk, ObjectRef, PACKAGE_LABEL, field_manager},
+};
 use libretto_engine::Compiled;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -28,6 +31,10 @@ pub enum InstallError {
         name: String,
         source: CallError,
     },
+    #[error("cannot install CustomResourceDefinition {name}: {source}")]
+    RefusedOwn { name: String, source: CallError },
+    #[error("CustomResourceDefinition {name} is not served after {} s: {state}", ESTABLISH_TIMEOUT.as_secs())]
+    NotEstablishedOwn { name: String, state: String },
     #[error("package {package}: CustomResourceDefinition {name} is not served after {} s: {state}", ESTABLISH_TIMEOUT.as_secs())]
     NotEstablished {
         package: String,
@@ -62,23 +69,76 @@ pub async fn install(kube: &Kube, package: &Compiled) -> Result<(), InstallError
             .await
             .map_err(refused)?;
     }
+    match await_served(kube, &target, package.gvk())
+        .await
+        .map_err(refused)?
+    {
+        None => Ok(()),
+        Some(state) => Err(InstallError::NotEstablished {
+            package: name_of.clone(),
+            name: target.name.clone(),
+            state,
+        }),
+    }
+}
+
+/// Applies the definitions of packages and installations themselves. Where that is not allowed it is enough that they are there.
+pub async fn install_own(kube: &Kube) -> Result<(), InstallError> {
+    for document in CRDS.split("\n---\n") {
+        let crd: Value = serde_saphyr::from_str(document).expect("a constant that a test reads");
+        let target = object_ref(&crd).expect("a constant that a test reads");
+        let refused = |source| InstallError::RefusedOwn {
+            name: target.name.clone(),
+            source,
+        };
+        let params = PatchParams::apply("libretto").force();
+        match kube
+            .patch(&target, None, &params, &Patch::Apply(&crd))
+            .await
+        {
+            Err(error) if error.code() == Some(403) => {
+                tracing::debug!(crd = %target.name, %error, "definition not applied");
+            }
+            answer => {
+                answer.map_err(refused)?;
+            }
+        }
+        let version = crd["spec"]["versions"][0]["name"].as_str();
+        let gvk = Gvk::new(
+            crd["spec"]["group"].as_str().unwrap_or_default(),
+            version.unwrap_or_default(),
+            crd["spec"]["names"]["kind"].as_str().unwrap_or_default(),
+        );
+        if let Some(state) = await_served(kube, &target, &gvk).await.map_err(refused)? {
+            return Err(InstallError::NotEstablishedOwn {
+                name: target.name.clone(),
+                state,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the Kind is served; its definition's conditions when it is not in time.
+async fn await_served(
+    kube: &Kube,
+    target: &ObjectRef,
+    gvk: &Gvk,
+) -> Result<Option<String>, CallError> {
     let deadline = Instant::now() + ESTABLISH_TIMEOUT;
     loop {
-        let live = kube
-            .get(&target)
-            .await
-            .map_err(refused)?
-            .unwrap_or_default();
+        let served = kube.resource(gvk).await.is_ok();
+        let live = match kube.get(target).await {
+            // Who may not look at definitions sees what is served.
+            Err(error) if error.code() == Some(403) && served => return Ok(None),
+            live => live?.unwrap_or_default(),
+        };
         // Established comes before the paths are in discovery.
-        if established(&live) && kube.resource(package.gvk()).await.is_ok() {
-            return Ok(());
+        if established(&live) && served {
+            return Ok(None);
         }
         if Instant::now() >= deadline {
-            return Err(InstallError::NotEstablished {
-                package: name_of.clone(),
-                name: target.name.clone(),
-                state: conditions(&live),
-            });
+            return Ok(Some(conditions(&live)));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

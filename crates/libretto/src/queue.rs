@@ -130,6 +130,11 @@ impl Queue {
         self.state.lock().ready.len()
     }
 
+    /// Those that are being worked on.
+    pub fn under_way(&self) -> Vec<InstanceRef> {
+        self.state.lock().running.iter().cloned().collect()
+    }
+
     /// How many are being worked on.
     pub fn running(&self) -> usize {
         self.state.lock().running.len()

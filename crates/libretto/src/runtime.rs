@@ -11,24 +11,22 @@ use std::{
 use libretto_actions::{Actions, Reach, helm::Helm, kube::Kube};
 use libretto_engine::Compiled;
 use libretto_mirror::{Mirror, ScopeMode};
-use libretto_server::Vitals;
-use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    alerts,
     drive::Driver,
     install::{self, InstallError},
-    metrics::Metrics,
+    process::Process,
     rehearsal::Rehearsal,
     secrets::KubeSecrets,
+    share::Share,
     watch,
 };
 
 /// Instances worked on at once. Evaluations take a millisecond of CPU each, the rest is waiting for the API server, which serves a
 /// client well up to about this many requests in flight.
-const WORKERS: usize = 16;
+pub(crate) const WORKERS: usize = 16;
 /// How long effects under way may take to end after a stop was asked for; longer than any Redis timeout in use.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,12 +41,12 @@ pub struct Options {
     pub install: bool,
     /// Helm, for packages with charts: a path, or a name to look for in `PATH`.
     pub helm: PathBuf,
-    /// Whom alerts are told: URLs of Alertmanagers.
-    pub alertmanagers: Vec<String>,
     /// Whether packages may ask this machine: where pods are processes of it, they must.
     pub loopback: bool,
     /// Effects are told to it instead of done, and nothing is written to the cluster.
     pub rehearsal: Option<Rehearsal>,
+    /// Which of the instances are its own.
+    pub share: Share,
 }
 
 /// The runtime could not start.
@@ -56,13 +54,15 @@ pub struct Options {
 pub enum StartError {
     #[error(transparent)]
     Install(#[from] InstallError),
+    #[error("kubeconfig: {0}")]
+    Client(kube::Error),
 }
 
 /// A running engine. Dropping it leaves its tasks running: call [`Runtime::stop`].
 #[derive(Debug)]
 pub struct Runtime {
+    process: Arc<Process>,
     driver: Arc<Driver>,
-    vitals: Vitals,
     kube: Kube,
     stop: CancellationToken,
     workers: JoinSet<()>,
@@ -71,33 +71,35 @@ pub struct Runtime {
 
 impl Runtime {
     /// Installs the packages and starts to work.
-    pub async fn start(client: kube::Client, options: Options) -> Result<Self, StartError> {
+    pub async fn start(
+        process: &Arc<Process>,
+        client: kube::Client,
+        options: Options,
+    ) -> Result<Self, StartError> {
         let Options {
             packages,
             scope,
             namespace,
             install,
             helm,
-            alertmanagers,
             loopback,
             rehearsal,
+            share,
         } = options;
         let reach = Reach {
             loopback,
             denied: api_servers(&client).await,
         };
         let helm = helm_for(&packages, &helm, &client).await;
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let observed = Arc::clone(&metrics);
+        let observed = Arc::clone(&process.metrics);
         let kube = Kube::new(client).observed(Arc::new(move |method, code| {
             observed.request(method, code);
         }));
         // Whatever is left in the code that writes would be refused here.
-        let (kube, alertmanagers) = if rehearsal.is_some() {
-            (kube.only_reading(), Vec::new())
+        let kube = if rehearsal.is_some() {
+            kube.only_reading()
         } else {
-            (kube, alertmanagers)
+            kube
         };
         if install && rehearsal.is_none() {
             for package in &packages {
@@ -111,16 +113,9 @@ impl Runtime {
         let secrets = KubeSecrets::new(kube.clone(), sensitive_fields(&packages));
         let actions = Actions::new(kube.clone(), Arc::new(secrets), HashMap::new(), reach);
         let watched = watch::unite(&packages);
-        let driver = Driver::new(packages, mirror, actions, metrics, helm, rehearsal);
+        let driver = Driver::new(process, packages, mirror, actions, helm, rehearsal, share);
         watch::expect(&driver, &watched);
-        let gauges = Arc::clone(&driver);
-        Metrics::register_queue(
-            &mut registry,
-            move || (gauges.queue.depth(), gauges.queue.running()),
-            WORKERS,
-        );
-        registry.register_collector(Box::new(alerts::Gauges(Arc::clone(&driver.alerts))));
-        let vitals = Vitals::new(registry);
+        process.count(&driver.queue);
         let stop = CancellationToken::new();
         let mut senses = JoinSet::new();
         for watch in watched {
@@ -134,19 +129,13 @@ impl Runtime {
         }
         senses.spawn(driver.prober.run());
         senses.spawn(Arc::clone(&driver).take_probes());
-        senses.spawn(Arc::clone(&driver.alerts).tell(alertmanagers, stop.clone()));
-        senses.spawn(become_ready(
-            Arc::clone(&driver),
-            vitals.clone(),
-            stop.clone(),
-        ));
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
             workers.spawn(Arc::clone(&driver).work());
         }
         Ok(Self {
+            process: Arc::clone(process),
             driver,
-            vitals,
             kube,
             stop,
             workers,
@@ -162,14 +151,29 @@ impl Runtime {
         &self.kube
     }
 
-    /// For the metrics and health listener.
-    pub fn vitals(&self) -> &Vitals {
-        &self.vitals
+    /// The process is ready when this runtime is: every watched Kind is listed. A list that is repeated later does not make it
+    /// unready: it works on.
+    pub fn decides_readiness(&mut self) {
+        let (driver, process) = (Arc::clone(&self.driver), Arc::clone(&self.process));
+        let stop = self.stop.clone();
+        self.senses.spawn(async move {
+            let vitals = process.vitals();
+            while !driver.tables.missing().is_empty() {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    // Only a readiness probe looks at the result, every few seconds.
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                }
+            }
+            vitals.set_ready(true);
+            tracing::info!("every watched kind is listed; work goes on");
+            stop.cancelled().await;
+            vitals.set_ready(false);
+        });
     }
 
     /// Ends sensing, lets effects under way end, and returns. Nothing needs to be saved: what must last is in the cluster.
     pub async fn stop(mut self) {
-        self.vitals.set_ready(false);
         self.stop.cancel();
         self.driver.prober.stop();
         self.driver.queue.close();
@@ -181,6 +185,8 @@ impl Runtime {
         }
         self.workers.shutdown().await;
         self.senses.shutdown().await;
+        // Whoever takes care of the instances next measures them.
+        self.driver.forget_all();
     }
 }
 
@@ -224,19 +230,6 @@ pub(crate) fn sensitive_fields(
                 })
         })
         .collect()
-}
-
-/// Ready means that every watched Kind is listed. A list that is repeated later does not make the process unready: it works on.
-async fn become_ready(driver: Arc<Driver>, vitals: Vitals, stop: CancellationToken) {
-    while !driver.tables.missing().is_empty() {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // Only a readiness probe looks at the result, every few seconds.
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-    }
-    vitals.set_ready(true);
-    tracing::info!("every watched kind is listed; work goes on");
 }
 
 /// Where the API server listens, as it says and as pods are told. Packages reach it by rules only.

@@ -14,8 +14,10 @@ use std::{
 use common::{Cluster, reference};
 use kube::api::{Patch, PatchParams};
 use libretto::{
+    process::Process,
     rehearsal::Rehearsal,
     runtime::{Options, Runtime},
+    share::Share,
 };
 use libretto_engine::Compiled;
 use libretto_mirror::ScopeMode;
@@ -107,7 +109,7 @@ async fn runtime(cluster: &Cluster) -> Runtime {
 
 async fn runtime_of(cluster: &Cluster, package: Arc<Compiled>) -> Runtime {
     let options = options(package, None);
-    Runtime::start(cluster.client.clone(), options)
+    Runtime::start(&Process::start(Vec::new()), cluster.client.clone(), options)
         .await
         .unwrap()
 }
@@ -119,9 +121,9 @@ fn options(package: Arc<Compiled>, rehearsal: Option<Rehearsal>) -> Options {
         namespace: None,
         install: true,
         helm: "helm".into(),
-        alertmanagers: Vec::new(),
         loopback: true,
         rehearsal,
+        share: Share::default(),
     }
 }
 
@@ -454,9 +456,13 @@ async fn a_rehearsal_tells_each_effect_once_and_writes_nothing() {
     cluster.create(crd).await;
     thing_when_served(&cluster, json!({"value": "one"})).await;
     let before = version(&cluster).await;
-    let runtime = Runtime::start(cluster.client.clone(), options(package(), Some(rehearsal)))
-        .await
-        .unwrap();
+    let runtime = Runtime::start(
+        &Process::start(Vec::new()),
+        cluster.client.clone(),
+        options(package(), Some(rehearsal)),
+    )
+    .await
+    .unwrap();
     let count = |rule: &str| {
         let told = told.lock().unwrap();
         told.iter().filter(|(name, _)| name == rule).count()

@@ -13,15 +13,16 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use libretto_actions::kube::Kube;
 
-use crate::cli::{
-    CliError,
-    config::{Config, default_data_dir},
+use crate::{
+    cli::{
+        CliError,
+        config::{Config, default_data_dir},
+    },
+    client,
 };
 
 /// A local listener answers in microseconds; anything longer is no running `libretto up`.
 const ALIVE_TIMEOUT: Duration = Duration::from_millis(300);
-
-const USER_AGENT: &str = concat!("libretto/", env!("CARGO_PKG_VERSION"));
 
 /// Which cluster, and where in it.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,7 +71,12 @@ impl Cluster {
 
 /// A client of the cluster that the user means.
 pub(crate) async fn client(args: &ClusterArgs) -> Result<kube::Client, CliError> {
-    let config = match kubeconfig(args)? {
+    client_of(config(args).await?)
+}
+
+/// Where the cluster that the user means is, and as whom it is spoken to.
+pub(crate) async fn config(args: &ClusterArgs) -> Result<kube::Config, CliError> {
+    match kubeconfig(args)? {
         Some((kubeconfig, from)) => {
             known_context(&kubeconfig, args.context.as_deref(), &from)?;
             let options = KubeConfigOptions {
@@ -79,26 +85,17 @@ pub(crate) async fn client(args: &ClusterArgs) -> Result<kube::Client, CliError>
             };
             kube::Config::from_custom_kubeconfig(kubeconfig, &options)
                 .await
-                .map_err(|error| CliError::failed(format!("kubeconfig: {error}")))?
+                .map_err(|error| CliError::failed(format!("kubeconfig: {error}")))
         }
         None => kube::Config::incluster().map_err(|_error| {
             CliError::failed("no cluster to talk to: there is no kubeconfig, and this is not a pod")
                 .hint("`libretto up` starts a cluster on this machine; --kubeconfig names another")
-        })?,
-    };
-    client_of(config)
+        }),
+    }
 }
 
-/// A client with bounded connects; long watches and logs keep kube's own read timeout.
-pub(crate) fn client_of(mut config: kube::Config) -> Result<kube::Client, CliError> {
-    // Longer than any healthy handshake, shorter than a person's patience.
-    config.connect_timeout = Some(Duration::from_secs(10));
-    // Who it was, in audit logs and in the request metrics of the API server.
-    config.headers.push((
-        http::header::USER_AGENT,
-        http::HeaderValue::from_static(USER_AGENT),
-    ));
-    kube::Client::try_from(config).map_err(|error| CliError::failed(format!("kubeconfig: {error}")))
+pub(crate) fn client_of(config: kube::Config) -> Result<kube::Client, CliError> {
+    client::of(config).map_err(|error| CliError::failed(format!("kubeconfig: {error}")))
 }
 
 /// With what it was read from, for messages.

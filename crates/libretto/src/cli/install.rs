@@ -15,7 +15,7 @@ use crate::{
         CliError, manifest, package,
         print::{Document, Printer},
     },
-    packages,
+    packages, rights,
 };
 
 const CLUSTER: &str = include_str!("../../../../deploy/manifests/cluster.yaml");
@@ -183,7 +183,7 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
         "ClusterRole" | "Role" => {
             object["rules"] = packages
                 .iter()
-                .flat_map(|package| package::rules(&package.compiled))
+                .flat_map(|package| rights::rules(&package.compiled))
                 .collect();
         }
         "ClusterRoleBinding" | "RoleBinding" => {
@@ -410,7 +410,7 @@ spec:
         packages::load(&[])
             .unwrap()
             .iter()
-            .flat_map(|package| package::rules(package))
+            .flat_map(|package| rights::rules(package))
             .collect()
     }
 

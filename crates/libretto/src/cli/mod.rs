@@ -28,6 +28,7 @@ mod pods;
 mod port_forward;
 mod print;
 mod progress;
+mod publish;
 mod query;
 mod run;
 mod skeleton;
@@ -157,6 +158,7 @@ impl Command {
             Self::Query(args) => Some(&mut args.cluster),
             Self::PortForward(args) => Some(&mut args.cluster),
             Self::Version(args) => Some(&mut args.cluster),
+            Self::Package(package::PackageCommand::Publish(args)) => Some(&mut args.cluster),
             Self::Up(_)
             | Self::Install(_)
             | Self::Uninstall(_)
@@ -249,6 +251,9 @@ async fn client_command(command: Command) -> Result<(), CliError> {
         Command::Plan(args) => plan::plan(args, out).await,
         Command::Query(args) => query::query(args, out).await,
         Command::PortForward(args) => port_forward::port_forward(args, out).await,
+        Command::Package(package::PackageCommand::Publish(args)) => {
+            publish::publish(args, out).await
+        }
         Command::Package(command) => package::package(command, out),
         Command::Completion(args) => completion::completion(&args, out),
         Command::Version(args) => version::version(args, out).await,

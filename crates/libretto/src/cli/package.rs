@@ -1,7 +1,6 @@
-//! `libretto package`: checks, tests and inspects operator packages. Needs no cluster.
+//! `libretto package`: checks, tests and inspects operator packages. Only `publish` needs a cluster.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
     sync::Arc,
@@ -9,8 +8,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use kube::{core::GroupVersionKind, discovery::ApiResource};
-use libretto_api::{chart::Charts, object::Gvk};
+use libretto_api::chart::Charts;
 use libretto_engine::{
     Compiled,
     scenario::{self, Moment, Report},
@@ -24,7 +22,7 @@ use crate::{
         helm::HelmArgs,
         print::{Document, Printer, headings, table},
     },
-    packages,
+    packages, rights,
 };
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +45,8 @@ pub enum PackageCommand {
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
     Rbac(PlaceArgs),
+    /// Put a package into the cluster, for its installations to run
+    Publish(super::publish::PublishArgs),
     /// Write a package that is in SREWorks' form (def, deploy, maintain) in today's
     Convert(ConvertArgs),
 }
@@ -126,6 +126,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
         }
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
+        PackageCommand::Publish(_) => unreachable!("dispatched before: it asks a cluster"),
         PackageCommand::Rbac(args) => {
             let package = compile(&args.package)?;
             out.document(&cluster_role(&package), Document::Yaml)
@@ -299,69 +300,8 @@ fn cluster_role(package: &Compiled) -> Value {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": {"name": format!("libretto-{}", package.name())},
-        "rules": rules(package),
+        "rules": rights::rules(package),
     })
-}
-
-/// What the runtime does in the name of a package: watch what it senses, write what it applies, change what it patches, what its calls
-/// and probes ask for, its own Kind's status (and finalizer, where objects outlive their owner), its inventory, events, and read the Secrets
-/// its handles name.
-pub(crate) fn rules(package: &Compiled) -> Vec<Value> {
-    let mut verbs: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
-    let mut allow = |gvk: &Gvk, suffix: &str, words: &[&'static str]| {
-        let resource = format!("{}{suffix}", plural(gvk, package.crd()));
-        verbs
-            .entry((gvk.group.clone(), resource))
-            .or_default()
-            .extend(words);
-    };
-    for watch in package.watches() {
-        allow(&watch.gvk, "", &["get", "list", "watch"]);
-    }
-    for gvk in package.applied() {
-        allow(gvk, "", &["create", "delete"]);
-    }
-    for gvk in package.written() {
-        allow(gvk, "", &["get", "patch"]);
-    }
-    for (gvk, subresource, words) in package.requests() {
-        allow(&gvk, subresource, words);
-    }
-    if package.holds_instances() {
-        allow(package.gvk(), "", &["patch"]);
-    }
-    allow(package.gvk(), "/status", &["get", "patch"]);
-    // Owner references with blockOwnerDeletion need it where the admission plugin is on.
-    allow(package.gvk(), "/finalizers", &["update"]);
-    allow(
-        &Gvk::new("", "v1", "ConfigMap"),
-        "",
-        &["get", "create", "patch"],
-    );
-    if package.reads_secrets() {
-        allow(&Gvk::new("", "v1", "Secret"), "", &["get"]);
-    }
-    allow(
-        &Gvk::new("events.k8s.io", "v1", "Event"),
-        "",
-        &["create", "patch"],
-    );
-    verbs
-        .into_iter()
-        .map(|((group, resource), verbs)| {
-            json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
-        })
-        .collect()
-}
-
-fn plural(gvk: &Gvk, crd: &Value) -> String {
-    if crd["spec"]["group"] == gvk.group.as_str()
-        && crd["spec"]["names"]["kind"] == gvk.kind.as_str()
-        && let Some(plural) = crd["spec"]["names"]["plural"].as_str()
-    {
-        return plural.to_owned();
-    }
-    ApiResource::from_gvk(&GroupVersionKind::gvk(&gvk.group, &gvk.version, &gvk.kind)).plural
 }
 
 #[cfg(test)]
@@ -387,24 +327,5 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("has 1 mistake:"), "{error}");
-    }
-
-    #[test]
-    fn plurals_come_from_the_definition_or_from_convention() {
-        let crd = json!({"spec": {"group": "redis.kun", "names": {"kind": "RedisCluster", "plural": "rclusters"}}});
-        for (gvk, expected) in [
-            (
-                Gvk::new("redis.kun", "v1beta1", "RedisCluster"),
-                "rclusters",
-            ),
-            (Gvk::new("apps", "v1", "StatefulSet"), "statefulsets"),
-            (Gvk::new("networking.k8s.io", "v1", "Ingress"), "ingresses"),
-            (
-                Gvk::new("networking.k8s.io", "v1", "NetworkPolicy"),
-                "networkpolicies",
-            ),
-        ] {
-            assert_eq!(plural(&gvk, &crd), expected);
-        }
     }
 }

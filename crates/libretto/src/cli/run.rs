@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
 };
 
 use clap::Args;
@@ -18,9 +19,13 @@ use crate::{
         effects,
         helm::HelmArgs,
     },
+    client,
+    installations::{self, Keeper},
     packages,
+    process::Process,
     rehearsal::Rehearsal,
-    runtime::{Options, Runtime},
+    runtime::{Options, Runtime, StartError},
+    share::Share,
 };
 
 /// Metrics and health, for this machine only unless asked otherwise.
@@ -31,6 +36,7 @@ Examples:
   libretto run                                   # all bundled packages, cluster-wide
   libretto run --package redis --namespace test  # one package, for one namespace's own instances
   libretto run --package ./my-operator           # a package of your own
+  libretto run --installations                   # what the cluster's Installation objects say
   libretto run --dry-run                         # print what it would do, and change nothing
 
 Without --namespace it takes the instances of all namespaces that ask for a cluster-wide operator by
@@ -64,6 +70,15 @@ pub struct RunArgs {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Run what the cluster's Installation objects say too; without --package, only that
+    #[arg(
+        long,
+        env = "LIBRETTO_INSTALLATIONS",
+        hide_env_values = true,
+        conflicts_with_all = ["namespace", "dry_run"]
+    )]
+    pub installations: bool,
+
     /// Where to serve /metrics, /livez and /readyz; empty for nowhere [default: 127.0.0.1:8383; nowhere with --dry-run]
     #[arg(
         long,
@@ -93,7 +108,12 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
     } else {
         args.packages
     };
-    let packages = packages::load(&places).map_err(|error| CliError::failed(error.to_string()))?;
+    // Without a word about packages, installations alone say what runs.
+    let packages = if args.installations && places.is_empty() {
+        Vec::new()
+    } else {
+        packages::load(&places).map_err(|error| CliError::failed(error.to_string()))?
+    };
     let metrics = args
         .metrics_addr
         // The settings file is about operators; one may be at work beside this.
@@ -104,7 +124,7 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         })
         .unwrap_or_else(|| DEFAULT_METRICS.to_owned());
     let listener = listen(&metrics)?;
-    let client = connect::client(&args.cluster).await?;
+    let cluster = connect::config(&args.cluster).await?;
     let options = Options {
         packages,
         scope: if args.namespace.is_some() {
@@ -115,25 +135,66 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         namespace: args.namespace,
         install: !args.no_install,
         helm: args.helm.program(config.helm),
-        alertmanagers: args.alerts.receivers(config.alertmanagers)?,
         loopback: false,
         rehearsal: args.dry_run.then(|| Rehearsal::new(Box::new(told))),
+        share: Share::default(),
     };
-    if options.rehearsal.is_some() {
+    let mut receivers = args.alerts.receivers(config.alertmanagers)?;
+    if args.dry_run {
         tracing::info!("dry run: effects are printed, nothing is written");
+        receivers.clear();
     }
-    let starting = Runtime::start(client, options);
-    let runtime = tokio::select! {
-        runtime = starting => runtime.map_err(|error| CliError::failed(error.to_string()))?,
+    let process = Process::start(receivers);
+    let starting = start(&process, cluster, options, args.installations);
+    let (runtime, keeper) = tokio::select! {
+        started = starting => started.map_err(|error| CliError::failed(error.to_string()))?,
         () = stop_signal() => return Err(CliError::Interrupted),
     };
     if let Some(listener) = listener {
-        serve_metrics(listener, &runtime);
+        serve_metrics(listener, &process);
     }
     stop_signal().await;
     tracing::info!("stopping: effects under way are finished");
-    runtime.stop().await;
+    if let Some(keeper) = keeper {
+        keeper.stop().await;
+    }
+    if let Some(runtime) = runtime {
+        runtime.stop().await;
+    }
     Ok(())
+}
+
+/// What this command's flags name, and what the cluster's installations do.
+async fn start(
+    process: &Arc<Process>,
+    cluster: kube::Config,
+    options: Options,
+    installations: bool,
+) -> Result<(Option<Runtime>, Option<Keeper>), StartError> {
+    let (helm, scope) = (options.helm.clone(), options.scope);
+    let runtime = if options.packages.is_empty() {
+        process.vitals().set_ready(true);
+        None
+    } else {
+        let client = client::of(cluster.clone()).map_err(StartError::Client)?;
+        let mut runtime = Runtime::start(process, client, options).await?;
+        runtime.decides_readiness();
+        Some(runtime)
+    };
+    let keeper = if installations {
+        let settings = installations::Settings {
+            process: Arc::clone(process),
+            config: cluster,
+            helm,
+            loopback: false,
+            own: runtime.as_ref().map(|runtime| Arc::clone(runtime.driver())),
+            scope,
+        };
+        Some(Keeper::start(settings).await?)
+    } else {
+        None
+    };
+    Ok((runtime, keeper))
 }
 
 /// Prints what would be done.
@@ -147,8 +208,8 @@ fn told(intent: &Intent, there: bool) {
 }
 
 /// Answers on `listener` for as long as the process lives.
-pub(crate) fn serve_metrics(listener: tokio::net::TcpListener, runtime: &Runtime) {
-    let vitals = runtime.vitals().clone();
+pub(crate) fn serve_metrics(listener: tokio::net::TcpListener, process: &Process) {
+    let vitals = process.vitals().clone();
     tokio::spawn(async move {
         // The process ends with the runtime; the listener has nothing to finish.
         if let Err(error) = libretto_server::serve(listener, vitals, std::future::pending()).await {

@@ -15,6 +15,7 @@ use crate::cli::{CliError, connect::client_of};
 pub(crate) struct LocalCluster {
     cluster: Devcluster,
     pub(crate) client: kube::Client,
+    pub(crate) config: kube::Config,
     /// `https://127.0.0.1:7443`.
     pub(crate) server: String,
     pub(crate) kubeconfig: PathBuf,
@@ -36,9 +37,10 @@ impl LocalCluster {
         let cluster = Devcluster::start(options)
             .await
             .map_err(|error| failed(&error))?;
-        let client = client(&cluster).await?;
+        let config = config(&cluster).await?;
         Ok(Self {
-            client,
+            client: client_of(config.clone())?,
+            config,
             server: cluster.url().to_owned(),
             kubeconfig: cluster.kubeconfig_path().to_owned(),
             cluster,
@@ -53,9 +55,9 @@ impl LocalCluster {
     }
 }
 
-/// A client of this process's own API server. The listener that users reach may be in another network than this process, which sits
+/// Where this process's own API server is. The listener that users reach may be in another network than this process, which sits
 /// in the pods'; so there is one more, here.
-async fn client(cluster: &Devcluster) -> Result<kube::Client, CliError> {
+async fn config(cluster: &Devcluster) -> Result<kube::Config, CliError> {
     let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = here.local_addr()?;
     cluster.server().serve(here)?;
@@ -70,7 +72,7 @@ async fn client(cluster: &Devcluster) -> Result<kube::Client, CliError> {
     config.cluster_url = format!("https://{address}")
         .parse()
         .expect("a socket address makes a URL");
-    client_of(config)
+    Ok(config)
 }
 
 fn failed(error: &StartError) -> CliError {

@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,8 +29,11 @@ use crate::{
         progress::{Display, Progress},
         run::{self, stop_signal},
     },
+    installations::{self, Keeper},
     packages,
-    runtime::{Options, Runtime},
+    process::Process,
+    runtime::{Options, Runtime, StartError},
+    share::Share,
 };
 
 /// How often the demo is looked at and the display redrawn. Eight pictures a second look alive; the lists behind them are local.
@@ -161,7 +165,7 @@ async fn second_stop_signal() -> std::io::Result<()> {
 async fn inside(
     settings: &Settings,
     local: &LocalCluster,
-    packages: Vec<std::sync::Arc<libretto_engine::Compiled>>,
+    packages: Vec<Arc<libretto_engine::Compiled>>,
     metrics: Option<tokio::net::TcpListener>,
     stage: &mut Stage,
 ) -> Result<(), CliError> {
@@ -176,17 +180,31 @@ async fn inside(
         namespace: None,
         install: true,
         helm: settings.helm.clone(),
-        alertmanagers: settings.alertmanagers.clone(),
         loopback: true,
         rehearsal: None,
+        share: Share::default(),
     };
-    let starting = Runtime::start(local.client.clone(), options);
+    let process = Process::start(settings.alertmanagers.clone());
+    let starting = async {
+        let mut runtime = Runtime::start(&process, local.client.clone(), options).await?;
+        runtime.decides_readiness();
+        let keeper = Keeper::start(installations::Settings {
+            process: Arc::clone(&process),
+            config: local.config.clone(),
+            helm: settings.helm.clone(),
+            loopback: true,
+            own: Some(Arc::clone(runtime.driver())),
+            scope: ScopeMode::Any,
+        })
+        .await?;
+        Ok::<_, StartError>((runtime, keeper))
+    };
     let runtime = tokio::select! {
         runtime = starting => runtime,
         () = stop_signal() => return Err(CliError::Interrupted),
     };
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    let (runtime, keeper) = match runtime {
+        Ok(started) => started,
         Err(error) => {
             stage.fail(OPERATORS);
             return Err(CliError::failed(error.to_string()));
@@ -194,7 +212,7 @@ async fn inside(
     };
     stage.end(OPERATORS, &names.join(", "));
     if let Some(metrics) = metrics {
-        run::serve_metrics(metrics, &runtime);
+        run::serve_metrics(metrics, &process);
     }
     let outcome = tokio::select! {
         outcome = demonstrate(settings, local, &runtime, stage) => outcome,
@@ -217,6 +235,7 @@ async fn inside(
             Err(_) => {}
         }
     }
+    keeper.stop().await;
     runtime.stop().await;
     outcome
 }
