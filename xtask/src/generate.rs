@@ -27,6 +27,15 @@ pub(crate) fn run(libretto: &Path, check: bool) -> Result<(), String> {
             print("rbac")?,
         );
     }
+    for (from, to) in [
+        ("crates/libretto-api/src/crds.yaml", "crd"),
+        ("crates/libretto/src/installations/rbac.yaml", "rbac"),
+    ] {
+        let text = fs::read_to_string(workspace.join(from))
+            .map_err(|error| format!("read {from}: {error}"))?;
+        let text = text.replace("\nmetadata:\n", KEEP);
+        files.insert(chart.join(format!("files/installations.{to}.yaml")), text);
+    }
     settle(files, Some(&chart.join("files")), check)?;
     let schemas = workspace.join("deploy/schemas");
     let print = |flags: &[&str]| {

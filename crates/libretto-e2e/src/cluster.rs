@@ -62,6 +62,20 @@ impl Cluster {
         Ok(Self { backend, folder })
     }
 
+    /// As [`Cluster::start`], with a Libretto that runs the cluster's Installation objects.
+    pub async fn for_installations() -> Step<Self> {
+        let Some(kubeconfig) = std::env::var_os(KUBECONFIG) else {
+            return Self::embedded().await;
+        };
+        let folder = folder()?;
+        let installation =
+            Installation::for_installations(Path::new(&kubeconfig), folder.path()).await?;
+        Ok(Self {
+            backend: Backend::Kubernetes(installation),
+            folder,
+        })
+    }
+
     /// `libretto up`, for scenarios about the embedded cluster itself.
     pub async fn embedded() -> Step<Self> {
         Self::with_flags(Vec::new()).await

@@ -38,6 +38,17 @@ impl Installation {
         folder: &Path,
         packages: &[PathBuf],
     ) -> Step<Self> {
+        let installation = Self::place(kubeconfig, folder)?;
+        if packages.is_empty() {
+            installation.install(&["scope=namespace"]).await?;
+        } else {
+            installation.install_packages(folder, packages).await?;
+        }
+        Ok(installation)
+    }
+
+    /// A namespace that nobody else has, not yet made.
+    fn place(kubeconfig: &Path, folder: &Path) -> Step<Self> {
         // As unique as the folder is, in the letters that a namespace may have.
         let unique = folder
             .file_name()
@@ -52,15 +63,10 @@ impl Installation {
         let mut access: Value = serde_saphyr::from_str(&fs::read_to_string(kubeconfig)?)?;
         access["contexts"][0]["context"]["namespace"] = json!(installation.namespace);
         fs::write(&installation.kubeconfig, access.to_string())?;
-        if packages.is_empty() {
-            installation.install().await?;
-        } else {
-            installation.install_packages(folder, packages).await?;
-        }
         Ok(installation)
     }
 
-    async fn install(&self) -> Step {
+    async fn install(&self, values: &[&str]) -> Step {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         // Definitions belong to the cluster, not to one of many releases.
         for package in ["presto", "redis"] {
@@ -78,6 +84,9 @@ impl Installation {
         }
         self.run("kubectl", &["create", "namespace", &self.namespace])?;
         let chart = project.join("deploy/libretto");
+        // The image may have been built again under the same name.
+        let mut all = vec!["image.pullPolicy=Always", "log=libretto=debug"];
+        all.extend(values);
         self.run(
             "helm",
             &[
@@ -87,11 +96,22 @@ impl Installation {
                 "--namespace",
                 &self.namespace,
                 "--set",
-                // The image may have been built again under the same name.
-                "scope=namespace,image.pullPolicy=Always,log=libretto=debug",
+                &all.join(","),
             ],
         )?;
         self.ready().await
+    }
+
+    /// Installs into a new namespace what runs the cluster's Installations, and nothing else. One at a time in a cluster.
+    pub(crate) async fn for_installations(kubeconfig: &Path, folder: &Path) -> Step<Self> {
+        let installation = Self::place(kubeconfig, folder)?;
+        let values = [
+            "installations.enabled=true",
+            "packages.bundled=null",
+            "crds.install=false",
+        ];
+        installation.install(&values).await?;
+        Ok(installation)
     }
 
     /// With packages of folders, as `libretto install` prints it, on the image that has Helm.
@@ -220,6 +240,8 @@ impl Drop for Installation {
             "kubectl",
             &["delete", "redisclusters", "--all", "--timeout=30s"],
         );
+        // What of a chart belongs to the cluster does not go with the namespace.
+        let _ = self.run("helm", &["uninstall", NAME, "--namespace", &self.namespace]);
         let _ = self.run(
             "kubectl",
             &["delete", "namespace", &self.namespace, "--wait=false"],

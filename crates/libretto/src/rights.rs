@@ -73,6 +73,13 @@ fn plural(gvk: &Gvk, crd: &Value) -> String {
     ApiResource::from_gvk(&GroupVersionKind::gvk(&gvk.group, &gvk.version, &gvk.kind)).plural
 }
 
+/// What whoever runs installations needs.
+pub fn of_installations() -> Vec<Value> {
+    let role: Value = serde_saphyr::from_str(include_str!("installations/rbac.yaml"))
+        .expect("a constant that a test reads");
+    role["rules"].as_array().cloned().unwrap_or_default()
+}
+
 /// Rights that the client does not have of those that the package needs, in a namespace or everywhere: `patch statefulsets.apps`.
 pub async fn missing(
     kube: &Kube,
@@ -122,6 +129,17 @@ pub async fn missing(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn installations_need_no_right_of_any_package() {
+        let rules = of_installations();
+        assert!(rules.len() > 3);
+        let text = Value::Array(rules).to_string();
+        assert!(
+            !text.contains("secrets") && !text.contains("\"*\""),
+            "{text}"
+        );
+    }
 
     #[test]
     fn plurals_come_from_the_definition_or_from_convention() {

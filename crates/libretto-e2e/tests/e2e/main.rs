@@ -5,6 +5,7 @@ mod at_rest;
 mod charts;
 mod faults;
 mod input;
+mod installations;
 mod lifecycle;
 mod tools;
 mod website;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
+use libretto_api::installation::CRDS;
 use libretto_engine::Compiled;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -31,6 +32,7 @@ Examples:
   libretto install --image registry.example/libretto:0.1.0 | kubectl apply -f -
   libretto install --scope namespace -n team-a | kubectl apply -f -
   libretto install --package redis --package ./my-operator | kubectl apply -f -
+  libretto install --installations | kubectl apply --server-side -f -
 
 With --scope cluster it takes the instances of all namespaces that ask for a cluster-wide
 operator; the namespace (default: libretto-system) and the packages' definitions are printed too.
@@ -73,6 +75,10 @@ pub struct PlaceArgs {
     /// Package to run: a bundled name or a folder, which becomes a ConfigMap; repeatable (default: all bundled ones)
     #[arg(long = "package", value_name = "NAME|DIR")]
     pub packages: Vec<String>,
+
+    /// Let it run what the cluster's Installation objects say too; without --package, only that
+    #[arg(long)]
+    pub installations: bool,
 }
 
 #[derive(Debug, Args)]
@@ -127,7 +133,12 @@ fn objects(place: &PlaceArgs, image: Option<Option<&str>>) -> Result<Vec<Value>,
             ));
         }
     };
-    let names = if place.packages.is_empty() {
+    if place.installations && place.scope == Scope::Namespace {
+        return Err(CliError::usage(
+            "--installations needs --scope cluster: packages and installations are objects of the whole cluster",
+        ));
+    }
+    let names = if place.packages.is_empty() && !place.installations {
         packages::bundled_names()
     } else {
         place.packages.clone()
@@ -146,6 +157,9 @@ fn objects(place: &PlaceArgs, image: Option<Option<&str>>) -> Result<Vec<Value>,
                 .iter()
                 .map(|package| package.compiled.crd().clone()),
         );
+    }
+    if place.installations {
+        objects.extend(manifest::parse("definitions", CRDS)?);
     }
     objects.extend(
         installed
@@ -169,6 +183,9 @@ fn objects(place: &PlaceArgs, image: Option<Option<&str>>) -> Result<Vec<Value>,
     };
     for mut object in manifest::parse("manifests", template)? {
         fill(&mut object, namespace, image.as_deref(), &installed);
+        if place.installations {
+            fill_installations(&mut object);
+        }
         objects.push(object);
     }
     Ok(objects)
@@ -223,6 +240,22 @@ fn fill(object: &mut Value, namespace: &str, image: Option<&str>, packages: &[In
                     }
                 }
             }
+        }
+        _ => {}
+    }
+}
+
+/// What it needs to run installations.
+fn fill_installations(object: &mut Value) {
+    match object["kind"].as_str().unwrap_or_default() {
+        "ClusterRole" => {
+            if let Some(rules) = object["rules"].as_array_mut() {
+                rules.extend(rights::of_installations());
+            }
+        }
+        "Deployment" => {
+            let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+            push(&mut container["args"], "--installations".into());
         }
         _ => {}
     }
@@ -392,6 +425,7 @@ spec:
             namespace: namespace.map(str::to_owned),
             scope,
             packages: packages.iter().map(|&name| name.to_owned()).collect(),
+            installations: false,
         }
     }
 
@@ -510,6 +544,25 @@ spec:
         );
         let error = objects_of(&place(Scope::Namespace, None, &[]));
         assert!(error.contains("needs --namespace"), "{error}");
+    }
+
+    #[test]
+    fn installations_bring_their_definitions_and_rights() {
+        let mut place = place(Scope::Cluster, None, &[]);
+        place.installations = true;
+        let objects = objects(&place, Some(None)).unwrap();
+        let definitions = objects
+            .iter()
+            .filter(|object| object["kind"] == "CustomResourceDefinition")
+            .count();
+        assert_eq!(definitions, 3);
+        let role = kind(&objects, "ClusterRole");
+        assert_eq!(role["rules"], Value::Array(rights::of_installations()));
+        let deployment = kind(&objects, "Deployment").to_string();
+        assert!(deployment.contains("--installations"), "{deployment}");
+        assert!(!deployment.contains("--package"), "{deployment}");
+        place.scope = Scope::Namespace;
+        assert!(objects_of(&place).contains("needs --scope cluster"));
     }
 
     fn objects_of(place: &PlaceArgs) -> String {

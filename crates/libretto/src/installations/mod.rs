@@ -342,8 +342,10 @@ impl Work {
             .as_ref()
             .map_or(before.revision.as_str(), |rollout| rollout.to.as_str());
         if going_to != target {
+            let account = ready.spec.service_account.as_ref();
+            let client = teams::client_as(&self.settings.config, account)?;
             for spot in &placed.spots {
-                self.check_rights(ready, spot).await?;
+                teams::check_rights(client.clone(), account, spot, target, &ready.compiled).await?;
             }
         }
         if defines {
@@ -375,15 +377,6 @@ impl Work {
             now: clock::now(),
         };
         Ok(rollout::next(before, &situation))
-    }
-
-    async fn check_rights(&self, ready: &Ready<'_>, spot: &Spot) -> Result<(), Problem> {
-        let Some(account) = &ready.spec.service_account else {
-            return Ok(());
-        };
-        let client = client::impersonating(&self.settings.config, account)
-            .map_err(|error| ("NotConnected", error.to_string()))?;
-        teams::check_rights(client, account, spot, &ready.target, &ready.compiled).await
     }
 
     /// Puts the Kind's definition into the cluster, of the newest revision that is asked for.

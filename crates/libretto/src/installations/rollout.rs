@@ -24,7 +24,8 @@ pub struct Rollout {
     #[serde(with = "hex")]
     pub boundary: u64,
     /// Since when the wave is fine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Written as null, so that a merge takes a former time away.
+    #[serde(default)]
     pub good_since: Option<Millis>,
 }
 

@@ -56,12 +56,7 @@ pub(super) async fn write<S>(
     if let Some(conditions) = conditions {
         fields["conditions"] = merged(&seen.status["conditions"], conditions, seen.generation);
     }
-    let same = fields
-        .as_object()
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| seen.status.get(key).unwrap_or(&Value::Null) == value);
-    if same {
+    if says(&seen.status, &fields) {
         return Ok(());
     }
     let patch = json!({"status": fields});
@@ -73,6 +68,16 @@ pub(super) async fn write<S>(
         // It is gone; so is whoever would read it.
         Err(error) if error.is_not_found() => Ok(()),
         answer => answer.map(drop),
+    }
+}
+
+/// A merge of `fields` would change nothing.
+fn says(status: &Value, fields: &Value) -> bool {
+    match fields {
+        Value::Object(fields) => fields
+            .iter()
+            .all(|(key, value)| says(status.get(key).unwrap_or(&Value::Null), value)),
+        other => status == other,
     }
 }
 
@@ -119,6 +124,19 @@ mod tests {
         let other = Condition::new("Ready", false, "Invalid", "");
         let changed = merged(&former, &[other], 3);
         assert_ne!(changed[0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_absent_is_null() {
+        let status = json!({"revision": "a", "rollout": {"to": "b", "goodSince": 1}});
+        assert!(says(&status, &json!({"revision": "a"})));
+        assert!(says(&status, &json!({"version": null})));
+        assert!(!says(
+            &status,
+            &json!({"rollout": {"to": "b", "goodSince": null}})
+        ));
+        assert!(!says(&status, &json!({"rollout": null})));
+        assert!(says(&json!(null), &json!({"rollout": {"goodSince": null}})));
     }
 
     #[test]

@@ -195,21 +195,16 @@ impl Teams {
     }
 
     async fn begin(&self, wanted: &Wanted) -> Result<Runtime, Problem> {
-        let client = match &wanted.account {
-            Some(account) => client::impersonating(&self.config, account),
-            None => client::of(self.config.clone()),
-        }
-        .map_err(|error| ("NotConnected", error.to_string()))?;
-        if let Some(account) = &wanted.account {
-            check_rights(
-                client.clone(),
-                account,
-                &wanted.spot,
-                &wanted.revision,
-                &wanted.compiled,
-            )
-            .await?;
-        }
+        let account = wanted.account.as_ref();
+        let client = client_as(&self.config, account)?;
+        check_rights(
+            client.clone(),
+            account,
+            &wanted.spot,
+            &wanted.revision,
+            &wanted.compiled,
+        )
+        .await?;
         let options = Options {
             packages: vec![Arc::clone(&wanted.compiled)],
             scope: wanted.mode,
@@ -276,18 +271,34 @@ impl Teams {
     }
 }
 
-/// Whether the account may do what the package needs at the spot.
+/// A client in the account's name, or in Libretto's own.
+pub(super) fn client_as(
+    config: &kube::Config,
+    account: Option<&Place>,
+) -> Result<kube::Client, Problem> {
+    match account {
+        Some(account) => client::impersonating(config, account),
+        None => client::of(config.clone()),
+    }
+    .map_err(|error| ("NotConnected", error.to_string()))
+}
+
+/// Whether the account, or Libretto itself, may do what the package needs at the spot.
 pub(super) async fn check_rights(
     client: kube::Client,
-    account: &Place,
+    account: Option<&Place>,
     spot: &Spot,
     revision: &str,
     package: &Compiled,
 ) -> Result<(), Problem> {
+    let who = account.map_or_else(
+        || "libretto itself".to_owned(),
+        |account| format!("service account {account}"),
+    );
     let missing = rights::missing(&Kube::new(client), package, spot.namespace())
         .await
         .map_err(|error| {
-            let message = format!("ask what service account {account} may do: {error}");
+            let message = format!("ask what {who} may do: {error}");
             ("MissingRights", message)
         })?;
     if missing.is_empty() {
@@ -296,7 +307,7 @@ pub(super) async fn check_rights(
     Err((
         "MissingRights",
         format!(
-            "service account {account} may not do {spot} what revision {revision} needs: {}; `libretto package rbac` prints a role that allows it",
+            "{who} may not do {spot} what revision {revision} needs: {}; `libretto package rbac` prints a role that allows it",
             missing.join(", ")
         ),
     ))
