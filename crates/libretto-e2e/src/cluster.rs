@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tempfile::TempDir;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{Step, audit::Traffic, embedded::Program, kubernetes::Installation, pods};
 
@@ -25,7 +27,12 @@ pub const KUBECONFIG: &str = "LIBRETTO_KUBECONFIG";
 pub struct Cluster {
     backend: Backend,
     folder: TempDir,
+    /// Given back last.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
+
+/// Two that run the Installations of a real cluster would both run all of them.
+static INSTALLATIONS: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 
 #[derive(Debug)]
 enum Backend {
@@ -59,7 +66,11 @@ impl Cluster {
                 Backend::Embedded(Program::start(folder.path(), flags).await?)
             }
         };
-        Ok(Self { backend, folder })
+        Ok(Self {
+            backend,
+            folder,
+            _turn: None,
+        })
     }
 
     /// As [`Cluster::start`], with a Libretto that runs the cluster's Installation objects.
@@ -67,12 +78,14 @@ impl Cluster {
         let Some(kubeconfig) = std::env::var_os(KUBECONFIG) else {
             return Self::embedded().await;
         };
+        let turn = Arc::clone(&INSTALLATIONS).lock_owned().await;
         let folder = folder()?;
         let installation =
             Installation::for_installations(Path::new(&kubeconfig), folder.path()).await?;
         Ok(Self {
             backend: Backend::Kubernetes(installation),
             folder,
+            _turn: Some(turn),
         })
     }
 
@@ -91,6 +104,7 @@ impl Cluster {
         Ok(Self {
             backend: Backend::Embedded(Program::start(folder.path(), flags).await?),
             folder,
+            _turn: None,
         })
     }
 

@@ -357,7 +357,7 @@ impl Work {
         if before.rollout.is_some() || going_to != target {
             let sights = self
                 .teams
-                .look(&self.kube, &ready.seen.name, &ready.compiled, going_to)
+                .look(&ready.seen.name, &ready.compiled, going_to)
                 .await
                 .map_err(|error| ("NotSeen", error.to_string()))?;
             hashes = sights.iter().map(|sight| sight.hash).collect();

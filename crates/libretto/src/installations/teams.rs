@@ -225,7 +225,6 @@ impl Teams {
     /// The installation's instances in a rollout to `to`.
     pub(super) async fn look(
         &self,
-        kube: &Kube,
         installation: &str,
         package: &Compiled,
         to: &str,
@@ -236,7 +235,10 @@ impl Teams {
             let spot = &team.wanted.spot;
             if !listed.contains_key(spot) {
                 let namespace = spot.namespace().unwrap_or_default();
-                let list = kube
+                // In the account's name: Libretto's own may not see them.
+                let list = team
+                    .runtime
+                    .kube()
                     .list(package.gvk(), namespace, &ListParams::default())
                     .await?;
                 listed.insert(spot.clone(), by_uid(list));
