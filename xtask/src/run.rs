@@ -91,11 +91,13 @@ const SIDE_BY_SIDE: &str = "3";
 fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let binary = build(false)?;
     let tools = setup::tools()?;
+    setup::trino(&tools)?;
     let this = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
     kubernetes::during(minor, |kubeconfig, audit| {
         let mut targets = vec![
             ("scenarios on Kubernetes", "e2e", SIDE_BY_SIDE),
             ("installation on Kubernetes", "install", "1"),
+            ("Presto on Kubernetes", "presto", "1"),
             // Not beside others: these stop what all others need.
             ("faults of Kubernetes", "kubernetes", "1"),
         ];

@@ -94,8 +94,11 @@ impl Cluster {
         Self::with_flags(Vec::new()).await
     }
 
-    /// `libretto up` with a catalogue of further images.
+    /// As [`Cluster::start`], where the embedded cluster needs a catalogue of further images; a real one has them from its registry.
     pub async fn with_images(catalogue: &Path) -> Step<Self> {
+        if std::env::var_os(KUBECONFIG).is_some() {
+            return Self::start().await;
+        }
         Self::with_flags(vec!["--images".into(), catalogue.into()]).await
     }
 

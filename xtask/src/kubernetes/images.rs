@@ -23,6 +23,7 @@ pub(crate) struct Recipe {
     folder: &'static str,
     /// Numeric, so that a kubelet can see that it is not root; empty is root.
     user: &'static str,
+    environment: &'static [(&'static str, &'static str)],
     /// What the packages' installation scripts would have linked: where, and to what.
     links: &'static [(&'static str, &'static str)],
 }
@@ -33,7 +34,14 @@ enum Content {
     /// Our binary without its symbols, the libraries it is linked with, and the machine's certificate authorities: what deploy/Dockerfile
     /// makes for everybody else; with Helm, its target `with-helm`.
     Libretto { helm: bool },
+    /// A root file system among the tools; without it there is no such image.
+    Tool(&'static str),
 }
+
+const PATH: (&str, &str) = (
+    "PATH",
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+);
 
 /// Shells of images start with flags alone: `redis --port 1` means `redis-server --port 1`, as with the image of that name elsewhere.
 const REDIS_START: &str = "#!/bin/sh
@@ -50,6 +58,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &[],
         folder: "/",
         user: "",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -60,6 +69,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &["sh"],
         folder: "/",
         user: "",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -77,6 +87,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &["redis-server"],
         folder: "/data",
         user: "",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -87,6 +98,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &[],
         folder: "/",
         user: "",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -97,6 +109,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &["nginx", "-g", "daemon off;"],
         folder: "/",
         user: "",
+        environment: &[PATH],
         links: &[
             (
                 "etc/nginx/sites-enabled/default",
@@ -115,6 +128,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &[],
         folder: "/",
         user: "65532:65532",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -125,6 +139,7 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &[],
         folder: "/",
         user: "65532:65532",
+        environment: &[PATH],
         links: &[],
     },
     Recipe {
@@ -135,6 +150,23 @@ pub(crate) const RECIPES: &[Recipe] = &[
         arguments: &["python3"],
         folder: "/",
         user: "",
+        environment: &[PATH],
+        links: &[],
+    },
+    // As tests/presto/fetch says it to the embedded cluster.
+    Recipe {
+        name: "trino",
+        answers: &["trino"],
+        content: Content::Tool("trino/rootfs"),
+        entrypoint: &[],
+        arguments: &["/usr/lib/trino/bin/run-trino"],
+        folder: "/",
+        user: "1000",
+        environment: &[
+            ("JAVA_HOME", "/usr/lib/jvm/java"),
+            ("PATH", "/usr/lib/jvm/java/bin:/usr/local/bin:/usr/bin:/bin"),
+            ("LANG", "C.UTF-8"),
+        ],
         links: &[],
     },
 ];
@@ -201,10 +233,20 @@ fn key(recipe: &Recipe) -> Option<String> {
                 binary.mtime_nsec()
             )
         }
+        Content::Tool(name) => {
+            use std::os::unix::fs::MetadataExt;
+            let made = fs::metadata(setup::tools().ok()?.join(name)).ok()?;
+            format!("{name} {}.{}", made.mtime(), made.mtime_nsec())
+        }
     };
     Some(format!(
-        "{content}; {:?} {:?} {} {} {:?} {REDIS_START}{USERS}{GROUPS}",
-        recipe.entrypoint, recipe.arguments, recipe.folder, recipe.user, recipe.links
+        "{content}; {:?} {:?} {} {} {:?} {:?} {REDIS_START}{USERS}{GROUPS}",
+        recipe.entrypoint,
+        recipe.arguments,
+        recipe.folder,
+        recipe.user,
+        recipe.environment,
+        recipe.links
     ))
 }
 
@@ -213,8 +255,15 @@ fn build(cache: &Path, recipe: &Recipe, key: &str) -> Result<(), String> {
     let work = images.join(format!("{}.work", recipe.name));
     let root = work.join("root");
     remove(&work)?;
-    skeleton(&root, recipe)?;
     match recipe.content {
+        Content::Tool(_) => create_folder(&root)?,
+        _ => skeleton(&root, recipe)?,
+    }
+    match recipe.content {
+        Content::Tool(name) => {
+            let tool = setup::tools()?.join(name).join(".");
+            run(Command::new("cp").arg("--archive").arg(tool).arg(&root))?;
+        }
         Content::Packages(names) => unpack_packages(cache, &root, names)?,
         Content::Libretto { helm } => {
             copy_with_libraries(&libretto(), &root, "usr/bin/libretto")?;
@@ -413,7 +462,11 @@ fn configuration_of(recipe: &Recipe, layer: &str) -> Value {
         "architecture": architecture(),
         "os": "linux",
         "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Env": recipe
+                .environment
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>(),
             "Entrypoint": recipe.entrypoint,
             "Cmd": recipe.arguments,
             "WorkingDir": recipe.folder,

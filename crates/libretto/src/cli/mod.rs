@@ -18,6 +18,7 @@ mod explain;
 mod get;
 mod helm;
 mod install;
+mod installed;
 mod kinds;
 mod logs;
 mod look;

@@ -3,11 +3,15 @@
 //! Builds a mirror from the live cluster, with the packages' tables and tables of the common kinds, and asks it. Reads only what the
 //! question names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 use libretto_actions::kube::CallError;
 use libretto_api::object::Gvk;
+use libretto_engine::Compiled;
 use libretto_mirror::{
     Column, ColumnType, Datum, INSTANCE_COLUMNS, InstanceSchema, Limits, Mirror, OBJECT_COLUMNS,
     PackageSchema, Reach, ScopeMode, Table, WATCH_COLUMNS, WatchTable,
@@ -18,6 +22,7 @@ use crate::{
     cli::{
         CliError,
         connect::{Cluster, ClusterArgs, NamespaceArgs},
+        installed,
         look::list,
         print::{Document, Printer, headings, table},
     },
@@ -56,7 +61,7 @@ pub struct QueryArgs {
     #[arg(short, long, value_enum)]
     pub output: Option<QueryOutput>,
 
-    /// Package whose tables to offer: a bundled name or a folder; repeatable (default: all bundled ones)
+    /// Package whose tables to offer: a bundled name or a folder; repeatable (default: those installed in the cluster, and all bundled ones)
     #[arg(long = "package", value_name = "NAME|DIR")]
     pub packages: Vec<String>,
 
@@ -75,18 +80,26 @@ pub enum QueryOutput {
 }
 
 pub(crate) async fn query(args: QueryArgs, out: &mut Printer) -> Result<(), CliError> {
-    let schemas = schemas(&args.packages)?;
-    let Some(sql) = &args.sql else {
+    let sql = args.sql.as_deref().map(one_select).transpose()?;
+    let cluster = Cluster::connect(&args.cluster, args.namespace.namespace.as_deref()).await;
+    let loaded = match &cluster {
+        Ok(cluster) => installed::load(&args.packages, cluster).await,
+        // Which tables there are is known without one, as far as packages of this machine go.
+        Err(_) => {
+            packages::load(&args.packages).map_err(|error| CliError::failed(error.to_string()))
+        }
+    };
+    let schemas = schemas(&loaded?);
+    let Some(sql) = sql else {
         return tables(&schemas, out);
     };
-    let sql = one_select(sql)?;
+    let cluster = cluster?;
     if let Some(table) = probe_table(&schemas, sql) {
         return Err(CliError::failed(format!(
             "table {table} holds answers of probes, which only a running engine has; this command asks the API server"
         ))
         .hint("the instance's status and `libretto describe` show what came of them"));
     }
-    let cluster = Cluster::connect(&args.cluster, args.namespace.namespace.as_deref()).await?;
     let namespace = (!args.all_namespaces).then(|| cluster.namespace.clone());
     let mirror = fill(&cluster, namespace.as_deref(), &schemas, sql).await?;
     let answer = mirror
@@ -116,14 +129,13 @@ pub(crate) async fn query(args: QueryArgs, out: &mut Printer) -> Result<(), CliE
     }
 }
 
-fn schemas(places: &[String]) -> Result<Vec<PackageSchema>, CliError> {
-    let loaded = packages::load(places).map_err(|error| CliError::failed(error.to_string()))?;
+fn schemas(loaded: &[Arc<Compiled>]) -> Vec<PackageSchema> {
     let mut schemas: Vec<PackageSchema> = loaded
         .iter()
         .map(|package| package.schema().clone())
         .collect();
     schemas.push(common());
-    Ok(schemas)
+    schemas
 }
 
 /// A mirror with the rows of every kind that the question may concern.

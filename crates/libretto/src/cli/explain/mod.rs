@@ -21,6 +21,7 @@ use crate::cli::{
     describe::section,
     events,
     helm::HelmArgs,
+    installed,
     look::{self, Answer, Look},
     plan,
     print::{Document, Form, Printer, age_of, headings, table},
@@ -52,7 +53,7 @@ pub struct ExplainArgs {
     #[arg(short, long, value_enum)]
     pub output: Option<Form>,
 
-    /// Package the instance is of: a bundled name or a folder; repeatable (default: all bundled ones)
+    /// Package the instance is of: a bundled name or a folder; repeatable (default: those installed in the cluster, and all bundled ones)
     #[arg(long = "package", value_name = "NAME|DIR")]
     pub packages: Vec<String>,
 
@@ -66,12 +67,12 @@ pub struct ExplainArgs {
 
 pub(crate) async fn explain(args: ExplainArgs, out: &mut Printer) -> Result<(), CliError> {
     let (kind, name) = look::kind_and_name(&args.instance)?;
-    let package = look::package_of(kind, &args.packages)?;
+    let mut cluster = Cluster::connect(&args.cluster, args.namespace.namespace.as_deref()).await?;
+    cluster.kube = cluster.kube.only_reading();
+    let package = look::package_of(kind, &installed::load(&args.packages, &cluster).await?)?;
     if let Some(subject) = &args.subject {
         subject::known(&package, subject)?;
     }
-    let mut cluster = Cluster::connect(&args.cluster, args.namespace.namespace.as_deref()).await?;
-    cluster.kube = cluster.kube.only_reading();
     let object = look::fetch(&cluster, &package, name).await?;
     let object = object.ok_or_else(|| {
         let kind = &package.gvk().kind;

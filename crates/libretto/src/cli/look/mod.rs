@@ -26,7 +26,7 @@ pub(crate) use ask::{Answer, Asked};
 use crate::{
     charts::AtOnce,
     cli::{CliError, connect::Cluster},
-    clock, inventory, packages,
+    clock, inventory,
     watch::selector,
 };
 
@@ -308,8 +308,7 @@ pub(crate) async fn list(
 }
 
 /// The package whose Kind a person calls `word`.
-pub(crate) fn package_of(word: &str, places: &[String]) -> Result<Arc<Compiled>, CliError> {
-    let loaded = packages::load(places).map_err(|error| CliError::failed(error.to_string()))?;
+pub(crate) fn package_of(word: &str, loaded: &[Arc<Compiled>]) -> Result<Arc<Compiled>, CliError> {
     let found = loaded
         .iter()
         .find(|package| names(package.crd(), &word.to_lowercase()));
@@ -443,6 +442,7 @@ pub(crate) fn admitted(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::packages;
 
     fn redis() -> Arc<Compiled> {
         packages::load(&["redis".to_owned()]).unwrap().remove(0)
@@ -451,9 +451,13 @@ mod tests {
     #[test]
     fn a_package_is_found_by_every_name_of_its_kind() {
         for word in ["RedisCluster", "redisclusters", "rediscluster.redis.kun"] {
-            assert_eq!(package_of(word, &[]).unwrap().name(), "redis", "{word}");
+            assert_eq!(
+                package_of(word, &[redis()]).unwrap().name(),
+                "redis",
+                "{word}"
+            );
         }
-        let error = package_of("pod", &[]).err().unwrap().to_string();
+        let error = package_of("pod", &[redis()]).err().unwrap().to_string();
         assert!(error.contains("RedisCluster (redis)"), "{error}");
         assert_eq!(kind_and_name("a/b").unwrap(), ("a", "b"));
         assert_eq!(kind_and_name("a").unwrap_err().exit_code(), 2);

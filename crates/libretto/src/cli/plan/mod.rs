@@ -22,6 +22,7 @@ use crate::cli::{
     connect::{Cluster, ClusterArgs, NamespaceArgs},
     effects::{self, Does},
     helm::HelmArgs,
+    installed,
     look::{self, Answer, Look},
     manifest, package,
     print::{Document, Form, Printer},
@@ -64,7 +65,7 @@ pub struct PlanArgs {
     #[arg(short, long = "filename", value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    /// Package the instance is of: a bundled name or a folder; repeatable (default: all bundled ones)
+    /// Package the instance is of: a bundled name or a folder; repeatable (default: those installed in the cluster, and all bundled ones)
     #[arg(long = "package", value_name = "NAME|DIR")]
     pub packages: Vec<String>,
 
@@ -129,7 +130,6 @@ pub(crate) async fn plan(args: PlanArgs, out: &mut Printer) -> Result<(), CliErr
         ),
         (None, None) => return Err(CliError::usage("name an instance, or a file with one")),
     };
-    let package = look::package_of(&kind, &args.packages)?;
     let mut namespace = args.namespace.namespace.clone();
     if namespace.is_none() {
         namespace = file
@@ -139,6 +139,7 @@ pub(crate) async fn plan(args: PlanArgs, out: &mut Printer) -> Result<(), CliErr
     }
     let mut cluster = Cluster::connect(&args.cluster, namespace.as_deref()).await?;
     cluster.kube = cluster.kube.only_reading();
+    let package = look::package_of(&kind, &installed::load(&args.packages, &cluster).await?)?;
     let live = look::fetch(&cluster, &package, &name).await?;
     let object = match (&file, &live) {
         (Some(file), live) => look::admitted(&package, live.as_ref(), file, &cluster.namespace)?,
