@@ -1,4 +1,4 @@
-//! Files under `deploy/` that follow from others: the schemas of the package format, what the Helm chart says about each bundled package,
+//! Files that follow from others: the reference of the package language, its schemas, what the Helm chart says about each bundled package,
 //! and the chart rendered into the manifests that `libretto install` prints. `cargo xtask check` fails when they are out of date.
 
 use std::{
@@ -50,6 +50,9 @@ pub(crate) fn run(libretto: &Path, check: bool) -> Result<(), String> {
         (schemas.join("tests.json"), print(&["--tests"])?),
     ]);
     settle(files, Some(&schemas), check)?;
+    let reference = output(Command::new(libretto).args(["package", "reference"]))?;
+    let place = workspace.join("docs/reference.md");
+    settle(BTreeMap::from([(place, reference)]), None, check)?;
     // Only now: the chart reads the files above.
     let helm = setup::tools()?.join("helm");
     // CI's lint looks at what a release would be, not only at the templates.

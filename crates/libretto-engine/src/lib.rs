@@ -26,6 +26,7 @@ mod ledger;
 mod merge;
 mod plan;
 mod recall;
+mod reference;
 pub mod scenario;
 mod schedule;
 mod status;
@@ -42,6 +43,7 @@ pub use explain::{Cause, Empty, Explanation, Reason, Relation, Source, Subject};
 pub use folder::{Files, add as add_file, read_dir};
 pub use ledger::Ledger;
 pub use plan::{Plan, ProbeTarget, RowState, RowView, RuleView, Sample};
+pub use reference::reference;
 
 #[cfg(test)]
 mod tests;

@@ -22,13 +22,13 @@ pub(super) struct Executed {
     pub(super) metrics: Vec<MetricRule>,
 }
 
-pub(super) const MODIFIERS: &[&str] = &[
+pub(crate) const MODIFIERS: &[&str] = &[
     "name", "for", "key", "on", "stable", "repeat", "once", "after", "limit", "ignore", "adopt",
     "leave", "event", "own", "with", "undo", "during", "drift", "force", "ready", "schedule",
 ];
 
 /// Modifiers that have no meaning with a verb.
-pub(super) const SENSELESS: &[(&str, &[&str])] = &[
+pub(crate) const SENSELESS: &[(&str, &[&str])] = &[
     (
         "apply",
         &["with", "repeat", "once", "undo", "force", "schedule"],

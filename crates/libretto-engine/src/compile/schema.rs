@@ -51,12 +51,76 @@ fn head(root: &mut Value, title: &str, definitions: &Value) {
 fn object(properties: &[(&str, Value)], required: &[&str]) -> Value {
     let properties: Map<String, Value> = properties
         .iter()
-        .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
+        .map(|(name, schema)| ((*name).to_owned(), noted(name, schema.clone())))
         .collect();
     let mut schema =
         json!({"type": "object", "additionalProperties": false, "properties": properties});
     if !required.is_empty() {
         schema["required"] = json!(required);
+    }
+    schema
+}
+
+/// With what a keyword of that name says everywhere, unless it says more here.
+fn noted(name: &str, mut schema: Value) -> Value {
+    let note = match name {
+        "alert" => "Rows are alerts that go on.",
+        "answers" => "What is answered by what is not simulated.",
+        "call" => "What is done; `with` says how.",
+        "command" => "The words of one command.",
+        "commands" => "Several, in their order; a probe's by name.",
+        "cr" => "Fields of the instance by name.",
+        "crd" => "The Kind that the package is about.",
+        "cron" => "When, as cron says it.",
+        "default" => "The value of an instance that does not say.",
+        "description" => "For people.",
+        "drift" => "What becomes of fields that others change.",
+        "enum" => "The values it may have.",
+        "expect" => "What must be so then.",
+        "fields" => "Columns of cr, by name.",
+        "for" => "So much time passes.",
+        "given" => "What there is at the beginning.",
+        "headers" => "Of the request.",
+        "helm" => "A chart, rendered and applied as if its objects stood here.",
+        "help" => "What it measures.",
+        "host" => "A name or an address.",
+        "kind" => "Which Kind.",
+        "labels" => "Which labels.",
+        "message" => "In a sentence.",
+        "metadata" => "Labels and annotations of the instance.",
+        "method" => "Default GET, with a body POST.",
+        "metric" => "A gauge of the runtime's /metrics.",
+        "model" => "What is simulated.",
+        "name" => "Its name.",
+        "object" => "An object as somebody writes it.",
+        "password" => "A text, or secret(NAME, KEY).",
+        "plural" => "Default: the kind's, by English rules.",
+        "pod" => "Name of a pod of the instance's namespace.",
+        "port" => "Its port.",
+        "probe" => "What is asked.",
+        "reason" => "In one word in CamelCase.",
+        "replicas" => "How many there should be.",
+        "scope" => "The annotation that tells instances of a cluster-wide operator from others.",
+        "shortNames" => "For kubectl.",
+        "spec" => "Of the instance.",
+        "status" => "What the instance says of itself.",
+        "steps" => "What happens, one after another.",
+        "summary" => "In a sentence.",
+        "timeout" => "How long it may take.",
+        "times" => "Times of a condition that are written.",
+        "type" => "What it holds.",
+        "unmanaged" => "The annotation that takes an instance out of everybody's hands.",
+        "until" => "Until nothing is left to do.",
+        "url" => "http:// or https://.",
+        "username" => "Of Redis' access lists.",
+        "value" => "A value, or SQL that selects it.",
+        "watch" => "Objects of a Kind.",
+        "where" => "Which of them.",
+        "with" => "How it is asked or done.",
+        _ => return schema,
+    };
+    if schema.is_object() && schema.get("description").is_none() {
+        schema["description"] = json!(note);
     }
     schema
 }
@@ -789,7 +853,7 @@ fn scenario() -> Value {
                 "answers" => answers.clone(),
                 _ => text("Kind/name"),
             };
-            ((*name).to_owned(), schema)
+            ((*name).to_owned(), noted(name, schema))
         })
         .collect();
     let mut step = object(

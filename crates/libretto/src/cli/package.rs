@@ -41,6 +41,8 @@ pub enum PackageCommand {
     Diff(super::diff::DiffArgs),
     /// Print the JSON Schema of package.yaml, for editors
     Schema(SchemaArgs),
+    /// Print the reference of the package language, in Markdown
+    Reference,
     /// Print a package's CustomResourceDefinition
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
@@ -124,6 +126,7 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
             };
             out.document(&schema, Document::Json)
         }
+        PackageCommand::Reference => out.text(&libretto_engine::reference()),
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
         PackageCommand::Publish(_) => unreachable!("dispatched before: it asks a cluster"),
