@@ -75,6 +75,14 @@ async fn only_holders_of_a_token_are_served() {
         answer.json()["status"]["userInfo"]["username"],
         "system:serviceaccount:default:a"
     );
+    // Another account of its name has nothing of it.
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = format!("{accounts}/a");
+    request(&cluster, "DELETE", &account, &[], "").await;
+    assert_eq!(request(&cluster, "GET", MAPS, &own, "").await.code, 401);
+    let again = r#"{"metadata":{"name":"a"}}"#;
+    request(&cluster, "POST", accounts, &[], again).await;
+    assert_eq!(request(&cluster, "GET", MAPS, &own, "").await.code, 401);
     let answer = request(
         &cluster,
         "POST",

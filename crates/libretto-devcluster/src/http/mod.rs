@@ -33,10 +33,16 @@ use self::{
 };
 pub use self::{server::Server, tokens::Authority};
 pub use crate::rbac::User;
-use crate::{api::Api, error::ApiError};
+use crate::{
+    api::{Api, Gvr},
+    error::ApiError,
+    rbac::split_service_account,
+};
 
 /// Reported by `/version`; kubectl compares the minor version with its own.
 pub const GIT_VERSION: &str = "v1.37.0+libretto";
+
+const SERVICE_ACCOUNTS: Gvr = Gvr::new("", "v1", "serviceaccounts");
 
 /// Serves `pods/<name>/{log,exec,attach,portforward}`; the node agent brings it.
 pub type PodStreams =
@@ -81,6 +87,16 @@ impl Shared {
         })
     }
 
+    /// The user a token stands for, provided that a service account is still the one it was given to.
+    fn user_of(&self, token: &str) -> Option<User> {
+        let user = self.authority.user_of(token)?;
+        let Some((namespace, name)) = split_service_account(&user.name) else {
+            return Some(user);
+        };
+        let account = self.api.get(&SERVICE_ACCOUNTS, namespace, name).ok()?;
+        (account["metadata"]["uid"] == user.uid.as_str()).then_some(user)
+    }
+
     /// Lets pods' logs and commands be reached; a second call changes nothing.
     pub fn serve_pod_streams(&self, streams: PodStreams) {
         let _ = self.streams.set(streams);
@@ -115,7 +131,7 @@ async fn dispatch(
         (Route::Version, &Method::GET) => return Ok(body::json(StatusCode::OK, &version())),
         _ => {}
     }
-    let requester = shared.authority.authenticate(request.headers())?;
+    let requester = tokens::authenticate(request.headers(), |token| shared.user_of(token))?;
     let user = impersonation::effective(&shared.api, request.headers(), requester)?;
     let parsed = Query::parse(request.uri());
     let nothing = Query::default();

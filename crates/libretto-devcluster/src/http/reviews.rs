@@ -111,7 +111,7 @@ impl Review {
             "SelfSubjectReview" => Ok(json!({"userInfo": self.user.info()})),
             "TokenReview" => {
                 let token = object["spec"]["token"].as_str().unwrap_or_default();
-                Ok(match shared.authority.user_of(token) {
+                Ok(match shared.user_of(token) {
                     Some(user) => json!({"authenticated": true, "user": user.info()}),
                     None => json!({"user": {}, "error": "the token is not valid here"}),
                 })

@@ -38,37 +38,6 @@ impl Authority {
         }
     }
 
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<User, ApiError> {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        // Browsers cannot set headers on a WebSocket: Kubernetes takes the token as a subprotocol.
-        let protocol = headers
-            .get(header::SEC_WEBSOCKET_PROTOCOL)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| {
-                value.split(',').find_map(|one| {
-                    one.trim()
-                        .strip_prefix("base64url.bearer.authorization.k8s.io.")
-                })
-            })
-            .and_then(|encoded| URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok())
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        token
-            .or(protocol.as_deref())
-            .and_then(|token| self.user_of(token))
-            .ok_or_else(|| {
-                ApiError::new(
-                    401,
-                    "Unauthorized",
-                    "Unauthorized: the kubeconfig of this cluster holds the token to use",
-                )
-            })
-    }
-
     /// The user a token stands for.
     pub(super) fn user_of(&self, token: &str) -> Option<User> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -129,6 +98,41 @@ impl Authority {
         let signature = URL_SAFE_NO_PAD.encode(hmac(&self.key, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
+}
+
+/// Who sends a request; `user_of` says whom a token stands for.
+pub(super) fn authenticate(
+    headers: &HeaderMap,
+    user_of: impl Fn(&str) -> Option<User>,
+) -> Result<User, ApiError> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    // Browsers cannot set headers on a WebSocket: Kubernetes takes the token as a subprotocol.
+    let protocol = headers
+        .get(header::SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value.split(',').find_map(|one| {
+                one.trim()
+                    .strip_prefix("base64url.bearer.authorization.k8s.io.")
+            })
+        })
+        .and_then(|encoded| URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    token
+        .or(protocol.as_deref())
+        .and_then(user_of)
+        .ok_or_else(|| {
+            ApiError::new(
+                401,
+                "Unauthorized",
+                "Unauthorized: the kubeconfig of this cluster holds the token to use",
+            )
+        })
 }
 
 /// HMAC-SHA256 (RFC 2104); keys here are shorter than a block.
