@@ -1,3 +1,5 @@
+//! Tables of rules, bindings and requests, and what upstream decides and says about them.
+
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
