@@ -12,6 +12,7 @@ mod kubeconfig;
 pub mod node;
 pub mod openapi;
 pub mod patch;
+mod rbac;
 pub mod registry;
 pub mod schema;
 pub mod selector;
@@ -42,7 +43,7 @@ use crate::{
 /// What a user of the embedded cluster must know; `libretto up --help` prints it.
 pub const DEVIATIONS: &str = "\
 This is a development cluster, not Kubernetes. It differs from one in these ways:
-- No authorisation: whoever holds the token in the kubeconfig, or a service account token, may do everything. Roles are stored only.
+- Nobody is anonymous: a request without a token is refused. Of Kubernetes' own roles those for users and discovery exist.
 - No admission webhooks, quotas, limit ranges or network policies: such objects are stored and have no effect.
 - HorizontalPodAutoscaler, Ingress, ReplicationController and VolumeAttachment are stored only.
 - One node, this machine. Container images are names of local programs; nothing is pulled.
@@ -263,6 +264,7 @@ impl Devcluster {
         let directory = Directory::open(data_dir.as_deref())?;
         let kept = data_dir.is_some().then_some(directory.path.as_path());
         let api = Api::open(kept.map(|path| path.join("state.db")).as_deref())?;
+        api.ensure_roles();
         let identity = Identity::load(kept)?;
         let url = format!("https://{address}");
         let kubeconfig = kubeconfig::text(&url, &identity.ca_pem, &identity.token);

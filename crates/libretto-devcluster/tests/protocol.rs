@@ -47,6 +47,21 @@ async fn only_holders_of_a_token_are_served() {
         .to_owned();
     let bearer = format!("Bearer {token}");
     let own = [("authorization", bearer.as_str())];
+    let answer = request(&cluster, "GET", MAPS, &own, "").await;
+    assert_eq!(answer.code, 403, "nobody gave it a role: {}", answer.text);
+    let answer = request(
+        &cluster,
+        "POST",
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
+        &[],
+        &json!({
+            "metadata": {"name": "a"}, "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "default"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        })
+        .to_string(),
+    )
+    .await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
     assert_eq!(request(&cluster, "GET", MAPS, &own, "").await.code, 200);
     let answer = request(
         &cluster,
@@ -60,6 +75,14 @@ async fn only_holders_of_a_token_are_served() {
         answer.json()["status"]["userInfo"]["username"],
         "system:serviceaccount:default:a"
     );
+    // Another account of its name has nothing of it.
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = format!("{accounts}/a");
+    request(&cluster, "DELETE", &account, &[], "").await;
+    assert_eq!(request(&cluster, "GET", MAPS, &own, "").await.code, 401);
+    let again = r#"{"metadata":{"name":"a"}}"#;
+    request(&cluster, "POST", accounts, &[], again).await;
+    assert_eq!(request(&cluster, "GET", MAPS, &own, "").await.code, 401);
     let answer = request(
         &cluster,
         "POST",

@@ -192,12 +192,11 @@ impl Page<'_> {
             .map(|(name, _)| (*name, ColumnType::Time))
             .collect();
         self.columns("clock", "the time, one row", &clock);
-        self.line("Types of columns: ");
         let types: Vec<String> = ColumnType::NAMES
             .iter()
             .map(|name| format!("`{name}`"))
             .collect();
-        self.line(&format!("{}.\n", types.join(", ")));
+        self.line(&format!("Types of columns: {}.\n", types.join(", ")));
         self.line("SQL is SQLite's, reading only, with these functions more:\n");
         self.pairs(["function", ""], FUNCTIONS);
     }

@@ -32,8 +32,10 @@ impl Api {
         options: &DeleteOptions,
     ) -> Result<Deleted, ApiError> {
         let target = self.resolve(gvr)?;
-        let _lock = self.0.writes.lock();
+        let lock = self.0.writes.lock();
         let mut deleted = self.delete_locked(&target, &target.key(namespace, name), options)?;
+        drop(lock);
+        self.aggregate_roles(&target.resource);
         deleted.object = convert::from_storage(&target.resource, &target.version, &deleted.object);
         Ok(deleted)
     }

@@ -3,10 +3,14 @@
 //! All calls are synchronous and complete in microseconds to a millisecond: the store is in memory and a commit to SQLite (WAL,
 //! synchronous=NORMAL) costs about 40 µs. Blocking the async executor that long is cheaper than a hand-over.
 
+mod access;
 mod admission;
+mod aggregation;
+mod bootstrap;
 mod convert;
 mod crds;
 mod delete;
+mod escalation;
 mod events;
 mod metadata;
 mod pods;
@@ -31,6 +35,7 @@ pub(crate) use self::{
 pub use self::{metadata::now, read::Watch};
 use crate::{
     error::ApiError,
+    rbac::User,
     registry::{Registry, Resource},
     store::{HISTORY_LIMIT, Key, Store, StoreError},
 };
@@ -85,6 +90,8 @@ pub struct WriteOptions {
     pub strict: bool,
     /// Server-side apply only: take fields from other managers.
     pub force: bool,
+    /// Who is held to their rights where the request alone does not say which it needs. Parts of the cluster itself have none.
+    pub user: Option<Arc<User>>,
 }
 
 /// What to change.
@@ -158,6 +165,7 @@ struct Inner {
     /// Held over read, decide and write. Decisions reach across objects (a namespace still takes objects, a cluster IP is free), so
     /// writes are serial; readers never wait for them.
     writes: Mutex<()>,
+    access: access::Cache,
 }
 
 /// A resource and version that exist.
@@ -185,6 +193,7 @@ impl Api {
             store: Arc::new(Store::open(path, HISTORY_LIMIT)?),
             registry: Registry::default(),
             writes: Mutex::new(()),
+            access: access::Cache::default(),
         }));
         api.register_stored_definitions();
         for name in DEFAULT_NAMESPACES {

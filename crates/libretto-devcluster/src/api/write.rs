@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::{
     Api, DEFAULT_MANAGER, Gvr, NAMESPACES, Patch, Subresource, Target, WriteOptions, admission,
-    convert, metadata, support,
+    convert, escalation::Change, metadata, support,
 };
 use crate::{
     error::{ApiError, FieldError},
     patch::{self, Manager},
+    rbac::Attributes,
     schema::TypeSchema,
 };
 
@@ -64,10 +65,12 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let target = self.resolve(gvr)?;
         let mut write = self.write(&target, namespace, Subresource::None, options)?;
-        let _lock = self.0.writes.lock();
+        let lock = self.0.writes.lock();
         let mut object = object;
         write.inspect(&mut object)?;
         let object = write.create(object, Ownership::Track)?;
+        drop(lock);
+        self.aggregate_roles(&target.resource);
         Ok(write.written(object, true))
     }
 
@@ -85,12 +88,14 @@ impl Api {
         }
         let target = self.resolve(gvr)?;
         let mut write = self.write(&target, namespace, subresource, options)?;
-        let _lock = self.0.writes.lock();
+        let lock = self.0.writes.lock();
         let mut object = object;
         write.inspect(&mut object)?;
         write.settle_name(&mut object, name)?;
         let live = write.live(name)?;
         let object = write.update(name, &live, object, Ownership::Track)?;
+        drop(lock);
+        self.aggregate_roles(&target.resource);
         Ok(write.written(object, false))
     }
 
@@ -111,6 +116,22 @@ impl Api {
 
     /// As `patch_with_warnings`, with `Scale` meaning the object itself, written by way of its scale.
     pub(super) fn patch_object(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let resource = self.resolve(gvr)?.resource;
+        let written = self.patch_locked(gvr, namespace, name, subresource, patch, options)?;
+        self.aggregate_roles(&resource);
+        Ok(written)
+    }
+
+    /// The patch itself, without what follows for other objects.
+    pub(super) fn patch_locked(
         &self,
         gvr: &Gvr,
         namespace: &str,
@@ -561,6 +582,7 @@ impl Write<'_> {
             top.remove("status");
         }
         self.schema.default(&mut object);
+        self.refuse_escalation(&object, None)?;
         let name = self.name_for(&mut object)?;
         let mut errors = admission::decode(self.api, &resource, &mut object, None);
         if ownership == Ownership::Track {
@@ -572,6 +594,7 @@ impl Write<'_> {
         if !errors.is_empty() {
             return Err(self.invalid(&name, &errors));
         }
+        self.authorize_creation(&name)?;
         self.warnings.extend(support::warnings(&resource, &object));
         let key = self.target.key(self.namespace, &name);
         if self.api.0.store.get(&resource.table, &key).is_some() {
@@ -636,6 +659,7 @@ impl Write<'_> {
             };
         }
         self.schema.default(&mut object);
+        self.refuse_escalation(&object, Some(live))?;
         let mut errors = admission::decode(self.api, &resource, &mut object, Some(live));
         if ownership == Ownership::Track {
             object = patch::track_update(&self.schema, Some(live), object, &self.manager());
@@ -665,6 +689,49 @@ impl Write<'_> {
             return self.remove_released(name, object);
         }
         self.put(self.target.key(self.namespace, name), object)
+    }
+
+    /// Rights are given away only by those who hold them.
+    fn refuse_escalation(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let Some(user) = &self.options.user else {
+            return Ok(());
+        };
+        let posted = old.is_none() && !self.applying;
+        Change {
+            user,
+            resource: &self.target.resource,
+            namespace: if self.target.resource.namespaced {
+                self.namespace
+            } else {
+                ""
+            },
+            name: if posted {
+                ""
+            } else {
+                metadata::text(object, "name")
+            },
+            object,
+            old,
+        }
+        .check(self.api)
+    }
+
+    /// Whoever may patch may not therefore create: only here it is known that an applied object is a new one.
+    fn authorize_creation(&self, name: &str) -> Result<(), ApiError> {
+        match &self.options.user {
+            Some(user) if self.applying => self.api.authorize(
+                user,
+                &Attributes {
+                    verb: "create".to_owned(),
+                    group: self.target.resource.group.clone(),
+                    resource: self.target.resource.plural.clone(),
+                    namespace: self.namespace.to_owned(),
+                    name: name.to_owned(),
+                    ..Attributes::default()
+                },
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The last finalizer went: the object goes with it.

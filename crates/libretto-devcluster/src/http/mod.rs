@@ -2,10 +2,13 @@
 
 mod body;
 mod discovery;
+mod impersonation;
 mod listing;
 mod metrics;
 mod negotiate;
 mod path;
+mod protobuf;
+mod requested;
 mod resources;
 mod reviews;
 mod server;
@@ -28,14 +31,18 @@ use self::{
     metrics::{Labels, Metrics},
     path::{Query, ResourcePath, Route},
 };
-pub use self::{
-    server::Server,
-    tokens::{Authority, User},
+pub use self::{server::Server, tokens::Authority};
+pub use crate::rbac::User;
+use crate::{
+    api::{Api, Gvr},
+    error::ApiError,
+    rbac::split_service_account,
 };
-use crate::{api::Api, error::ApiError};
 
 /// Reported by `/version`; kubectl compares the minor version with its own.
 pub const GIT_VERSION: &str = "v1.37.0+libretto";
+
+const SERVICE_ACCOUNTS: Gvr = Gvr::new("", "v1", "serviceaccounts");
 
 /// Serves `pods/<name>/{log,exec,attach,portforward}`; the node agent brings it.
 pub type PodStreams =
@@ -80,6 +87,16 @@ impl Shared {
         })
     }
 
+    /// The user a token stands for, provided that a service account is still the one it was given to.
+    fn user_of(&self, token: &str) -> Option<User> {
+        let user = self.authority.user_of(token)?;
+        let Some((namespace, name)) = split_service_account(&user.name) else {
+            return Some(user);
+        };
+        let account = self.api.get(&SERVICE_ACCOUNTS, namespace, name).ok()?;
+        (account["metadata"]["uid"] == user.uid.as_str()).then_some(user)
+    }
+
     /// Lets pods' logs and commands be reached; a second call changes nothing.
     pub fn serve_pod_streams(&self, streams: PodStreams) {
         let _ = self.streams.set(streams);
@@ -114,24 +131,52 @@ async fn dispatch(
         (Route::Version, &Method::GET) => return Ok(body::json(StatusCode::OK, &version())),
         _ => {}
     }
-    let user = shared.authority.authenticate(request.headers())?;
-    let query = Query::parse(request.uri())?;
+    let requester = tokens::authenticate(request.headers(), |token| shared.user_of(token))?;
+    let user = impersonation::effective(&shared.api, request.headers(), requester)?;
+    let parsed = Query::parse(request.uri());
+    let nothing = Query::default();
+    let query = parsed.as_ref().unwrap_or(&nothing);
+    if let Route::Resource(path) = &route {
+        labels.resource(path, query);
+    }
+    // Nothing is looked up for the administrator, who sends nearly all requests.
+    if !user.privileged() {
+        authorize(&shared.api, &user, &route, &request, query)?;
+    }
+    let query = parsed?;
     match route {
         Route::Resource(path) => {
-            labels.resource(&path, &query);
             if let Some(response) = reviews::handle(&user, &path, request.method()) {
                 return reviews::answer(shared, response, request).await;
             }
             if path.streams() {
                 return pod_stream(shared, path, request).await;
             }
-            resources::handle(shared, &path, &query, request).await
+            resources::handle(shared, user, &path, &query, request).await
         }
         Route::Unknown => Err(ApiError::unknown_path()),
         _ if request.method() != Method::GET => Err(ApiError::method_not_allowed()),
         Route::Metrics => Ok(body::text(shared.metrics.render())),
         Route::Health | Route::Version => Err(ApiError::unknown_resource()),
         route => discovery::handle(&shared.api, &route, &request),
+    }
+}
+
+fn authorize(
+    api: &Api,
+    user: &User,
+    route: &Route,
+    request: &Request,
+    query: &Query,
+) -> Result<(), ApiError> {
+    let wanted = requested::attributes(route, request.method(), request.uri(), query);
+    api.authorize(user, &wanted)?;
+    match route {
+        Route::Resource(path) => match requested::connecting(path, &wanted) {
+            Some(more) => api.authorize(user, &more),
+            None => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 

@@ -111,7 +111,7 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
 }
 
 /// Percent-decoding of one segment; `None` when it is not UTF-8.
-fn decode(segment: &str) -> Option<String> {
+pub(super) fn decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    Shared, body, discovery, listing, negotiate,
+    Shared, User, body, discovery, listing, negotiate,
     path::{Query, ResourcePath},
     watching,
 };
@@ -56,10 +56,12 @@ struct Call<'a> {
     query: &'a Query,
     headers: HeaderMap,
     method: Method,
+    user: Arc<User>,
 }
 
 pub(super) async fn handle(
     shared: &Shared,
+    user: User,
     path: &ResourcePath,
     query: &Query,
     request: Request,
@@ -92,6 +94,7 @@ pub(super) async fn handle(
         query,
         headers: parts.headers,
         method: parts.method.clone(),
+        user: Arc::new(user),
     };
     let method = parts.method;
     if method == Method::GET {
@@ -475,6 +478,7 @@ impl Call<'_> {
             dry_run: dry_run(self.options_kind(), self.query)?,
             strict: self.field_validation()? == FieldValidation::Strict,
             force: self.query.flag("force")?,
+            user: Some(self.user.clone()),
         })
     }
 

@@ -1,25 +1,19 @@
-//! Who asks. One administrator token, and service account tokens the server signs itself. Nobody else is let in; nobody who is let
-//! in is refused anything: this server has no authorisation (see `DEVIATIONS`).
+//! Who asks. One administrator token, and service account tokens the server signs itself. Nobody else is let in.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::error::ApiError;
+use crate::{
+    error::ApiError,
+    rbac::{MASTERS, User},
+};
 
 /// Issuer of service account tokens, as in-cluster clients expect it.
 pub(super) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// SHA-256 works on blocks of this size (RFC 2104).
 const BLOCK: usize = 64;
-
-/// An authenticated caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    pub name: String,
-    pub uid: String,
-    pub groups: Vec<String>,
-}
 
 /// Checks and signs tokens.
 pub struct Authority {
@@ -44,49 +38,17 @@ impl Authority {
         }
     }
 
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<User, ApiError> {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        // Browsers cannot set headers on a WebSocket: Kubernetes takes the token as a subprotocol.
-        let protocol = headers
-            .get(header::SEC_WEBSOCKET_PROTOCOL)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| {
-                value.split(',').find_map(|one| {
-                    one.trim()
-                        .strip_prefix("base64url.bearer.authorization.k8s.io.")
-                })
-            })
-            .and_then(|encoded| URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok())
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        token
-            .or(protocol.as_deref())
-            .and_then(|token| self.user_of(token))
-            .ok_or_else(|| {
-                ApiError::new(
-                    401,
-                    "Unauthorized",
-                    "Unauthorized: the kubeconfig of this cluster holds the token to use",
-                )
-            })
-    }
-
     /// The user a token stands for.
     pub(super) fn user_of(&self, token: &str) -> Option<User> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if digest == self.admin {
-            return Some(User {
+            let admin = User {
                 name: "libretto-admin".to_owned(),
                 uid: "libretto-admin".to_owned(),
-                groups: vec![
-                    "system:masters".to_owned(),
-                    "system:authenticated".to_owned(),
-                ],
-            });
+                groups: vec![MASTERS.to_owned()],
+                ..User::default()
+            };
+            return Some(admin.with_authentication());
         }
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -101,18 +63,13 @@ impl Authority {
         }
         let account = &claims["kubernetes.io"];
         let namespace = account["namespace"].as_str()?;
-        Some(User {
-            name: claims["sub"].as_str()?.to_owned(),
-            uid: account["serviceaccount"]["uid"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-            groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
-            ],
-        })
+        let mut user =
+            User::service_account(namespace, account["serviceaccount"]["name"].as_str()?);
+        user.uid = account["serviceaccount"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        Some(user.with_authentication())
     }
 
     /// A signed token of a service account.
@@ -141,6 +98,41 @@ impl Authority {
         let signature = URL_SAFE_NO_PAD.encode(hmac(&self.key, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
+}
+
+/// Who sends a request; `user_of` says whom a token stands for.
+pub(super) fn authenticate(
+    headers: &HeaderMap,
+    user_of: impl Fn(&str) -> Option<User>,
+) -> Result<User, ApiError> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    // Browsers cannot set headers on a WebSocket: Kubernetes takes the token as a subprotocol.
+    let protocol = headers
+        .get(header::SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value.split(',').find_map(|one| {
+                one.trim()
+                    .strip_prefix("base64url.bearer.authorization.k8s.io.")
+            })
+        })
+        .and_then(|encoded| URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    token
+        .or(protocol.as_deref())
+        .and_then(user_of)
+        .ok_or_else(|| {
+            ApiError::new(
+                401,
+                "Unauthorized",
+                "Unauthorized: the kubeconfig of this cluster holds the token to use",
+            )
+        })
 }
 
 /// HMAC-SHA256 (RFC 2104); keys here are shorter than a block.

@@ -130,6 +130,14 @@ impl FieldSelector {
         self.0.iter().map(|(field, _, _)| field.as_str())
     }
 
+    /// The value a field must have, where one is asked for.
+    pub fn required(&self, field: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(name, _, equal)| *equal && name == field)
+            .map(|(_, value, _)| value.as_str())
+    }
+
     /// Adds `field=value`.
     pub fn require(&mut self, field: &str, value: &str) {
         self.0.push((field.to_owned(), value.to_owned(), true));

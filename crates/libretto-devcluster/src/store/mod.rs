@@ -148,6 +148,15 @@ impl Store {
             .cloned()
     }
 
+    /// The revision of the last write to a table; it tells whether something that was made of the table still holds.
+    pub fn last_change(&self, table: &str) -> u64 {
+        self.state
+            .read()
+            .tables
+            .get(table)
+            .map_or(0, |table| *table.latest.borrow())
+    }
+
     /// Number of objects in a table.
     pub fn count(&self, table: &str) -> usize {
         self.state

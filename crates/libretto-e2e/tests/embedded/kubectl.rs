@@ -189,6 +189,51 @@ async fn deletion_treats_dependents_as_asked() -> Step {
     Ok(())
 }
 
+#[tokio::test]
+async fn rights_are_told_and_kept() -> Step {
+    const READER: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
+";
+    const READER_NAME: &str = "--as=system:serviceaccount:default:reader";
+    let cluster = Cluster::embedded().await?;
+    let may = |arguments: &[&str]| -> Step<String> {
+        let mut all = vec!["auth", "can-i", READER_NAME];
+        all.extend(arguments);
+        Ok(cluster.kubectl(&all)?.stdout.trim().to_owned())
+    };
+    assert_eq!(may(&["list", "pods"])?, "no");
+    cluster.kubectl_apply(READER, &[])?.ok()?;
+    assert_eq!(may(&["list", "pods"])?, "yes");
+    assert_eq!(may(&["get", "pods", "--subresource=log"])?, "yes");
+    assert_eq!(may(&["get", "/version"])?, "yes");
+    for refused in [
+        &["list", "secrets"][..],
+        &["create", "pods"],
+        &["create", "pods", "--subresource=exec"],
+        &["list", "pods", "--namespace=kube-system"],
+        &["get", "/metrics"],
+    ] {
+        assert_eq!(may(refused)?, "no", "{refused:?}");
+    }
+    assert!(may(&["--list"])?.contains("selfsubjectreviews"));
+    cluster.kubectl(&["get", "pods", READER_NAME])?.ok()?;
+    let refused = cluster.kubectl(&["get", "secrets", READER_NAME])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains(
+            r#"Error from server (Forbidden): secrets is forbidden: User "system:serviceaccount:default:reader" cannot list resource "secrets" in API group "" in the namespace "default""#
+        ),
+        "{refused:?}"
+    );
+    let who = cluster.kubectl(&["auth", "whoami", READER_NAME])?.ok()?;
+    assert!(who.contains("system:serviceaccounts:default"), "{who}");
+    Ok(())
+}
+
 fn manifest_file(cluster: &Cluster) -> Step<String> {
     let file = cluster.folder().join("created.yaml");
     std::fs::write(
