@@ -62,7 +62,10 @@ fn main() -> ExitCode {
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
         Command::Generate { check } => run::generate(check).map(|()| ExitCode::SUCCESS),
         Command::Tools => setup::tools()
-            .and_then(|folder| setup::trino(&folder))
+            .and_then(|folder| {
+                setup::registry(&folder)?;
+                setup::trino(&folder)
+            })
             .map(|()| ExitCode::SUCCESS),
         Command::Kubernetes(action) => kubernetes::execute(&action),
     };

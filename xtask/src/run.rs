@@ -58,6 +58,7 @@ pub(crate) fn test(tests: &Tests) -> Result<ExitCode, String> {
         setup::machine()?;
         let binary = build(false)?;
         let tools = setup::tools()?;
+        setup::registry(&tools)?;
         setup::trino(&tools)?;
         step("scenarios on the embedded cluster", || {
             // One after another, so that nobody's limits are measured while Java servers start.
@@ -91,6 +92,7 @@ const SIDE_BY_SIDE: &str = "3";
 fn on_kubernetes(minor: &str, scenario: Option<&str>) -> Result<(), String> {
     let binary = build(false)?;
     let tools = setup::tools()?;
+    setup::registry(&tools)?;
     setup::trino(&tools)?;
     let this = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
     kubernetes::during(minor, |kubeconfig, audit| {

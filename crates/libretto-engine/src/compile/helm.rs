@@ -38,8 +38,9 @@ pub(super) fn helm(
     check.only(
         node,
         &place,
-        &["chart", "release", "values", "kinds", "skip"],
+        &["chart", "from", "release", "values", "kinds", "skip"],
     );
+    let from = node.get("from").and_then(|node| from(check, node, &place));
     let release = node.get("release").map(|node| check.tree(node, names));
     let values = match node.get("values").map(|node| (node, &node.data)) {
         None => Vec::new(),
@@ -61,7 +62,7 @@ pub(super) fn helm(
     let author = kinds.clone();
     let name = check.required_text(node, &place, "chart")?;
     let at = node.get("chart").map_or(node.at, |node| node.at);
-    let chart = chart(check, &name, at, &place)?;
+    let chart = chart(check, &name, at, &place, from.as_ref())?;
     kinds.extend(examine(check, &chart, at, &place, &skips, named.is_empty()));
     Some(HelmTemplate {
         chart: Arc::new(chart),
@@ -148,8 +149,49 @@ fn skips(check: &mut Check<'_>, node: &Node, place: &str) -> BTreeSet<String> {
     skips
 }
 
+/// Where a chart was taken from: what runs is what lies in the package, and this is how it came there.
+struct From {
+    version: String,
+    at: At,
+}
+
+fn from(check: &mut Check<'_>, node: &Node, place: &str) -> Option<From> {
+    let place = format!("{place}.from");
+    check.only(node, &place, &["repository", "name", "version"]);
+    let repository = check.required_text(node, &place, "repository");
+    let name = check.required_text(node, &place, "name");
+    let version = check.required_text(node, &place, "version");
+    let at = |key: &str| node.get(key).map_or(node.at, |node| node.at);
+    let known = ["https://", "http://", "oci://"];
+    if repository.is_some_and(|repository| !known.iter().any(|begin| repository.starts_with(begin)))
+    {
+        check.wrong_hint(
+            at("repository"),
+            format!("{place}.repository is no repository of charts"),
+            "https://HOST/PATH, or oci://HOST/PATH without the chart's name",
+        );
+    }
+    name?;
+    Some(From {
+        version: version?,
+        at: at("version"),
+    })
+}
+
+/// `version` of a Chart.yaml.
+fn version(text: &str) -> Option<String> {
+    let chart: serde_json::Value = serde_saphyr::from_str(text).ok()?;
+    Some(chart["version"].as_str()?.to_owned())
+}
+
 /// The chart in a folder of the package, or in an archive, which is read as a folder of that name.
-fn chart(check: &mut Check<'_>, name: &str, at: At, place: &str) -> Option<Chart> {
+fn chart(
+    check: &mut Check<'_>,
+    name: &str,
+    at: At,
+    place: &str,
+    from: Option<&From>,
+) -> Option<Chart> {
     let prefix = prefix(check.files, name);
     let files: BTreeMap<String, String> = check
         .files
@@ -167,7 +209,9 @@ fn chart(check: &mut Check<'_>, name: &str, at: At, place: &str) -> Option<Chart
             .map(str::to_owned)
             .collect();
         let hint = suggestion(name, &charts).unwrap_or_else(|| {
-            if charts.is_empty() {
+            if from.is_some() {
+                "`libretto package fetch` gets it".to_owned()
+            } else if charts.is_empty() {
                 "put the chart into the package: its folder, or its archive as `helm pull` writes it"
                     .to_owned()
             } else {
@@ -176,6 +220,20 @@ fn chart(check: &mut Check<'_>, name: &str, at: At, place: &str) -> Option<Chart
         });
         check.wrong_hint(at, format!("{place}: there is no chart `{name}`"), hint);
         return None;
+    }
+    if let Some(from) = from {
+        let version = version(&files["Chart.yaml"]);
+        if version.as_deref() != Some(from.version.as_str()) {
+            check.wrong_hint(
+                from.at,
+                format!(
+                    "{place}: chart `{name}` is of version {}, and `from` says {}",
+                    version.as_deref().unwrap_or("none"),
+                    from.version
+                ),
+                "`libretto package fetch` gets the one that is said",
+            );
+        }
     }
     let mut all = String::new();
     for (path, text) in &files {

@@ -679,6 +679,25 @@ fn chart() -> Value {
                 text("A folder of the package, or an archive as `helm pull` writes it."),
             ),
             (
+                "from",
+                said(
+                    object(
+                        &[
+                            (
+                                "repository",
+                                text(
+                                    "https://HOST/PATH, or oci://HOST/PATH without the chart's name.",
+                                ),
+                            ),
+                            ("name", text("Of the chart, in the repository.")),
+                            ("version", text("Exactly this one.")),
+                        ],
+                        &["repository", "name", "version"],
+                    ),
+                    "Where `libretto package fetch` gets it.",
+                ),
+            ),
+            (
                 "release",
                 said(of("template"), "Default: the instance's name."),
             ),

@@ -339,6 +339,8 @@ execute:
     call: event
     force: true
     with: {reason: R, message: m}
+  - name: d
+    helm: {chart: web, from: {repository: charts.example, name: web, version: 9.9.9, branch: x}}
 ",
     );
     for (name, text) in [
@@ -372,6 +374,10 @@ execute:
         "chart web: templates/odd.yaml:2: which Kind `Widget` is cannot be read off",
         "chart web: templates/bye.yaml is a hook that is run at pre-delete",
         "rule c: `force` has no meaning with `call`",
+        "rule d: helm.from.repository is no repository of charts",
+        "rule d: helm: chart `web` is of version",
+        "and `from` says 9.9.9",
+        "unknown keyword `branch` in rule d: helm.from",
     ] {
         assert!(found.contains(expected), "{expected}\n--\n{found}");
     }

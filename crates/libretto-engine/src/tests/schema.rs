@@ -30,6 +30,7 @@ sense:
   nothing: {cols: {}}
 decide: {here: SELECT name FROM pods}
 execute:
+  - {name: chart, helm: {chart: charts/web, from: {repository: "oci://r/charts", name: web, version: 1.0.0}}}
   - name: a
     for: SELECT name AS key FROM pods
     key: [key]
@@ -92,6 +93,8 @@ const SCENARIOS: &str = r"
 fn everything() -> Files {
     let mut files = package(EVERYTHING.trim_start());
     files.insert(TESTS_FILE.to_owned(), SCENARIOS.to_owned());
+    let chart = "apiVersion: v2\nname: web\nversion: 1.0.0\n";
+    files.insert("charts/web/Chart.yaml".to_owned(), chart.to_owned());
     files
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod exec;
 mod explain;
+mod fetch;
 mod get;
 mod helm;
 mod install;
@@ -255,6 +256,7 @@ async fn client_command(command: Command) -> Result<(), CliError> {
         Command::Package(package::PackageCommand::Publish(args)) => {
             publish::publish(args, out).await
         }
+        Command::Package(package::PackageCommand::Fetch(args)) => fetch::fetch(args, out).await,
         Command::Package(command) => package::package(command, out),
         Command::Completion(args) => completion::completion(&args, out),
         Command::Version(args) => version::version(args, out).await,

@@ -47,6 +47,8 @@ pub enum PackageCommand {
     Crd(PlaceArgs),
     /// Print the ClusterRole that running a package needs
     Rbac(PlaceArgs),
+    /// Get the charts that a package names a repository for into its folder
+    Fetch(super::fetch::FetchArgs),
     /// Put a package into the cluster, for its installations to run
     Publish(super::publish::PublishArgs),
     /// Write a package that is in SREWorks' form (def, deploy, maintain) in today's
@@ -129,7 +131,9 @@ pub(crate) fn package(command: PackageCommand, out: &mut Printer) -> Result<(), 
         PackageCommand::Reference => out.text(&libretto_engine::reference()),
         PackageCommand::Crd(args) => out.document(compile(&args.package)?.crd(), Document::Yaml),
         PackageCommand::Convert(args) => convert(&args, out),
-        PackageCommand::Publish(_) => unreachable!("dispatched before: it asks a cluster"),
+        PackageCommand::Fetch(_) | PackageCommand::Publish(_) => {
+            unreachable!("dispatched before: they wait for others")
+        }
         PackageCommand::Rbac(args) => {
             let package = compile(&args.package)?;
             out.document(&cluster_role(&package), Document::Yaml)
