@@ -309,6 +309,29 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
     notes.patch(&format!("{{\"revision\": \"{second}\"}}"))?;
     notes.made_by("c", &[("2.0.0", 6)]).await?;
 
+    // Nor does one begin whose definition refuses what people have written.
+    let folder = notes.package("4.0.0", "")?;
+    let text = fs::read_to_string(folder.join("package.yaml"))?;
+    fs::write(
+        folder.join("package.yaml"),
+        text.replace("{default: empty}", "{enum: [empty, full], default: empty}"),
+    )?;
+    notes
+        .cluster
+        .libretto(&["package", "publish", &folder.to_string_lossy()])?
+        .ok()?;
+    notes.patch("{\"revision\": null}")?;
+    let message = notes
+        .stands("installation", "Ready", "False", "InstancesRefused")
+        .await?;
+    for part in ["/one: ", "spec.text", &second] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    notes.patch(&format!("{{\"revision\": \"{second}\"}}"))?;
+    notes
+        .stands("installation", "Ready", "True", "Working")
+        .await?;
+
     // A package in use cannot go; without its installation nobody takes care of the instances, which stay.
     notes
         .cluster

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use kube::api::ListParams;
 use libretto_actions::kube::{CallError, Kube};
 use libretto_api::{
     installation::{InstallationSpec, RolloutSpec, installation_gvk},
@@ -62,6 +63,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const ROLLING: Duration = Duration::from_secs(1);
 /// What changes together is looked at together.
 const TOGETHER: Duration = Duration::from_millis(100);
+/// Instances that a condition names which a new definition would refuse.
+const REFUSED: usize = 5;
 /// How long a wave must be fine unless said otherwise.
 const SOAK: Millis = 10_000;
 
@@ -346,6 +349,7 @@ impl Work {
             let client = teams::client_as(&self.settings.config, account)?;
             for spot in &placed.spots {
                 teams::check_rights(client.clone(), account, spot, target, &ready.compiled).await?;
+                check_instances(&Kube::new(client.clone()), spot, target, &ready.compiled).await?;
             }
         }
         if defines {
@@ -473,6 +477,56 @@ impl Work {
             }
         }
     }
+}
+
+/// A definition that refuses what people have written would leave them with objects that nobody can change any more.
+async fn check_instances(
+    kube: &Kube,
+    spot: &Spot,
+    revision: &str,
+    package: &Compiled,
+) -> Result<(), Problem> {
+    let namespace = spot.namespace().unwrap_or_default();
+    let listed = kube
+        .list(package.gvk(), namespace, &ListParams::default())
+        .await;
+    let mut list = match listed {
+        Ok(list) => list,
+        // There are none of a Kind that is not there yet.
+        Err(CallError::NotServed(_)) => return Ok(()),
+        Err(error) => return Err(("NotSeen", error.to_string())),
+    };
+    let mut refused = Vec::new();
+    for item in list["items"].as_array_mut().into_iter().flatten() {
+        item["apiVersion"] = package.gvk().api_version().into();
+        item["kind"] = package.gvk().kind.clone().into();
+        if let Err(wrong) = package.admit(item) {
+            let text = |key: &str| {
+                item["metadata"][key]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            refused.push(format!("{}/{}: {wrong}", text("namespace"), text("name")));
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let all = refused.len();
+    refused.truncate(REFUSED);
+    let more = if all > REFUSED {
+        format!("; and {} more", all - REFUSED)
+    } else {
+        String::new()
+    };
+    Err((
+        "InstancesRefused",
+        format!(
+            "the definition of revision {revision} does not allow what is there: {}{more}; change these, or the definition",
+            refused.join("; ")
+        ),
+    ))
 }
 
 fn readiness(
