@@ -88,24 +88,31 @@ spec:
     }
 
     /// Publishes it; the name of the revision that it became.
-    fn publish(&self, version: &str, more: &str) -> Step<String> {
+    async fn publish(&self, version: &str, more: &str) -> Step<String> {
         let folder = self.package(version, more)?;
-        let said = self
-            .cluster
-            .libretto(&["package", "publish", &folder.to_string_lossy()])?
-            .ok()?;
+        let (said, _) = wait::until("packages can be written", PATIENCE, || async {
+            self.cluster
+                .libretto(&["package", "publish", &folder.to_string_lossy()])?
+                .ok()
+        })
+        .await?;
         let revision = said.trim().rsplit(' ').next().unwrap_or_default();
         Ok(revision.to_owned())
     }
 
-    fn install(&self, rollout: &str) -> Step<String> {
+    /// Installs it as soon as the cluster serves installations, which is a moment after a Libretto starts.
+    async fn install(&self, rollout: &str) -> Step {
         let manifest = format!(
             "apiVersion: libretto.dev/v1alpha1\nkind: Installation\nmetadata: {{name: {id}}}\n\
              spec:\n  package: {id}\n  serviceAccount: {{namespace: {id}-0, name: notes}}\n\
              \x20 namespaces: {{labels: {{notes: {id}}}}}\n  rollout: {rollout}\n",
             id = self.id
         );
-        self.cluster.kubectl_apply(&manifest, &[])?.ok()
+        wait::until("an installation can be written", PATIENCE, || async {
+            self.cluster.kubectl_apply(&manifest, &[])?.ok()
+        })
+        .await?;
+        Ok(())
     }
 
     /// Writes the same into every note, as soon as the cluster serves them.
@@ -238,12 +245,12 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
     let mut notes = Notes::prepare().await?;
 
     // An installation without its package says so, and works as soon as it is there.
-    notes.install("{waves: [1, 50%], soak: 1s}")?;
+    notes.install("{waves: [1, 50%], soak: 1s}").await?;
     let message = notes
         .stands("installation", "Ready", "False", "NoPackage")
         .await?;
     assert_eq!(message, format!("there is no Package {}", notes.id));
-    let first = notes.publish("1.0.0", "")?;
+    let first = notes.publish("1.0.0", "").await?;
     let message = notes
         .stands("installation", "Ready", "True", "Working")
         .await?;
@@ -271,7 +278,7 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
 
     // One instance first; nothing more while the rollout is paused.
     notes.patch("{\"rollout\": {\"paused\": true}}")?;
-    let second = notes.publish("2.0.0", "")?;
+    let second = notes.publish("2.0.0", "").await?;
     let one_of_six = [("1.0.0", 5), ("2.0.0", 1)];
     notes.made_by("b", &one_of_six).await?;
     let message = notes
@@ -300,7 +307,7 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
     // An instance that is not ready under a new revision holds the rollout; back is at once.
     let never_ready =
         "    - status: {ready: \"SELECT 0 AS ok, 'Never' AS reason, 'never ready' AS message\"}\n";
-    notes.publish("3.0.0", never_ready)?;
+    notes.publish("3.0.0", never_ready).await?;
     notes.made_by("c", &[("2.0.0", 5), ("3.0.0", 1)]).await?;
     wait::never("the rollout goes on", A_WHILE, || async {
         Ok(notes.versions("c").await?[0].1 != 5)
@@ -364,14 +371,14 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
 #[tokio::test]
 async fn a_package_gets_no_more_than_its_service_account_may() -> Step {
     let notes = Notes::prepare().await?;
-    let first = notes.publish("1.0.0", "")?;
-    notes.install("{}")?;
+    let first = notes.publish("1.0.0", "").await?;
+    notes.install("{}").await?;
     notes.write("a").await?;
     notes.made_by("a", &[("1.0.0", 6)]).await?;
 
     // A revision that needs more than was granted does not begin.
     let greedy = "    - name: more\n      apply: {apiVersion: v1, kind: Secret, metadata: {name: \"{{ cr.name }}-more\"}}\n";
-    notes.publish("2.0.0", greedy)?;
+    notes.publish("2.0.0", greedy).await?;
     let message = notes
         .stands("installation", "Ready", "False", "MissingRights")
         .await?;
