@@ -191,7 +191,11 @@ impl Work {
             kind: kind(&ready.compiled),
             annotated: ready.compiled.schema().instance.scope.is_some(),
         });
-        let own = self.own_claims();
+        let mut own = self.own_claims();
+        // Whoever goes on as it was keeps what it has.
+        for name in problems.keys() {
+            own.extend(self.teams.claims(name));
+        }
         let (placed, claims) = place::place(&own, asked, &self.objects.namespaces());
 
         let newest = newest(&ready, &self.objects.revisions());

@@ -97,12 +97,11 @@ impl Objects {
         read(&self.installations)
     }
 
-    /// Labels by name, of those that are not about to go.
+    /// Labels by name. Those on their way out too: what is held in them must be let go by whoever holds it.
     pub(super) fn namespaces(&self) -> BTreeMap<String, BTreeMap<String, String>> {
         self.namespaces
             .state()
             .iter()
-            .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
             .filter_map(|namespace| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 Some((namespace.metadata.name.clone()?, labels))

@@ -122,6 +122,18 @@ impl Teams {
         desired.extend(own);
     }
 
+    /// What the installation takes care of now.
+    pub(super) fn claims(&self, installation: &str) -> Vec<Claim> {
+        self.of(installation)
+            .map(|team| Claim {
+                who: format!("installation {installation}"),
+                kind: super::kind(&team.wanted.compiled),
+                spot: team.wanted.spot.clone(),
+                mode: team.wanted.mode,
+            })
+            .collect()
+    }
+
     fn of(&self, installation: &str) -> impl Iterator<Item = &Team> {
         self.teams
             .iter()
