@@ -220,6 +220,7 @@ mod tests {
     const HERE: Reach = Reach {
         loopback: true,
         denied: Vec::new(),
+        allowed: None,
     };
 
     /// Answers one connection with `answer`; gives the URL to ask, and what was asked.

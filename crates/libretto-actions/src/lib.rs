@@ -35,7 +35,7 @@ use serde_json::Value;
 
 pub use apply::belongs;
 pub use inventory::{INVENTORY_KEY, INVENTORY_LABEL, inventory_name};
-pub use reach::Reach;
+pub use reach::{Allowed, Reach};
 pub use secret::{MISPLACED, NoSecrets, Resolver, SecretSource};
 
 use crate::kube::Kube;
@@ -166,6 +166,7 @@ pub async fn send(call: &HttpCall) -> Result<(), Failure> {
     let anywhere = Reach {
         loopback: true,
         denied: Vec::new(),
+        allowed: None,
     };
     let nobody = InstanceRef {
         package: String::new(),

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use libretto_api::intent::{Failure, FailureKind};
 
 use crate::{failed, tcp::address};
@@ -21,6 +22,69 @@ pub struct Reach {
     pub loopback: bool,
     /// Addresses of the API server. Packages write to it by rules, with the rights they were given, not by requests of their own.
     pub denied: Vec<SocketAddr>,
+    /// Where packages may go at all; `None` is everywhere else.
+    pub allowed: Option<Allowed>,
+}
+
+/// Hosts that an administrator allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// In lower case; `*` is any part of a name.
+    names: Vec<String>,
+    networks: Vec<IpNet>,
+    /// As they were written, for messages.
+    written: String,
+}
+
+impl Allowed {
+    /// Names such as `*.team-a.svc`, addresses and networks such as `10.1.0.0/16`.
+    pub fn parse(hosts: &[String]) -> Result<Self, String> {
+        let mut allowed = Self {
+            written: hosts.join(", "),
+            ..Self::default()
+        };
+        for host in hosts {
+            if let Ok(network) = host.parse() {
+                allowed.networks.push(network);
+            } else if let Ok(address) = host.parse::<IpAddr>() {
+                allowed.networks.push(address.into());
+            } else if !host.is_empty()
+                && host
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
+            {
+                allowed.names.push(host.to_ascii_lowercase());
+            } else {
+                return Err(format!(
+                    "{host:?} is no host: write a name such as *.team-a.svc, an address, or a network such as 10.1.0.0/16"
+                ));
+            }
+        }
+        Ok(allowed)
+    }
+
+    fn has(&self, host: &str, addresses: &[SocketAddr]) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        // What is an address by itself is allowed as one, not because a `*` happens to fit.
+        let named = host.parse::<IpAddr>().is_err()
+            && self.names.iter().any(|pattern| matches(pattern, &host));
+        named
+            || addresses.iter().all(|address| {
+                let ip = address.ip().to_canonical();
+                self.networks.iter().any(|network| network.contains(&ip))
+            })
+    }
+}
+
+/// `*` stands for any number of any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(text) = text.strip_prefix(start) else {
+        return false;
+    };
+    (0..=text.len()).any(|from| text.is_char_boundary(from) && matches(rest, &text[from..]))
 }
 
 impl Reach {
@@ -57,6 +121,17 @@ impl Reach {
         }
         if addresses.is_empty() {
             return Err(unreachable(&"the name has no address"));
+        }
+        if let Some(allowed) = &self.allowed
+            && !allowed.has(host, &addresses)
+        {
+            return Err(failed(
+                FailureKind::Forbidden,
+                format!(
+                    "connect to {server}: the installation's permissions.hosts does not allow it, only {}",
+                    allowed.written
+                ),
+            ));
         }
         Ok(addresses)
     }
@@ -101,6 +176,7 @@ mod tests {
         let reach = Reach {
             loopback: false,
             denied: vec!["10.96.0.1:443".parse().unwrap()],
+            allowed: None,
         };
         for (host, port, why) in [
             ("169.254.169.254", 80, "link-local"),
@@ -127,5 +203,36 @@ mod tests {
             ..reach
         };
         at_home.resolve("localhost", 80, 1000).await.unwrap();
+    }
+
+    #[test]
+    fn hosts_are_allowed_by_name_or_network() {
+        let hosts = ["*.team-a.svc", "db", "10.1.0.0/16", "fd00::/8"].map(str::to_owned);
+        let allowed = Allowed::parse(&hosts).unwrap();
+        let has = |host: &str, address: &str| {
+            allowed.has(host, &[format!("{address}:80").parse().unwrap()])
+        };
+        for (host, address) in [
+            ("redis.team-a.svc", "10.9.0.1"),
+            ("a.b.Team-A.svc.", "10.9.0.1"),
+            ("db", "10.9.0.1"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("anything", "10.1.2.3"),
+            ("fd00::1", "[fd00::1]"),
+        ] {
+            assert!(has(host, address), "{host}");
+        }
+        for (host, address) in [
+            ("redis.team-b.svc", "10.9.0.1"),
+            ("team-a.svc", "10.9.0.1"),
+            ("db2", "10.9.0.1"),
+            ("10.2.2.3", "10.2.2.3"),
+        ] {
+            assert!(!has(host, address), "{host}");
+        }
+        let any = Allowed::parse(&["*".to_owned()]).unwrap();
+        assert!(any.has("x", &["10.0.0.1:1".parse().unwrap()]));
+        assert!(!any.has("10.0.0.1", &["10.0.0.1:1".parse().unwrap()]));
+        assert!(Allowed::parse(&["http://x".to_owned()]).is_err());
     }
 }

@@ -60,6 +60,7 @@ mod tests {
     const HERE: Reach = Reach {
         loopback: true,
         denied: Vec::new(),
+        allowed: None,
     };
 
     #[tokio::test]

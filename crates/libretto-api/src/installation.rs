@@ -62,6 +62,7 @@ pub struct InstallationSpec {
     pub revision: Option<String>,
     pub service_account: Option<Place>,
     pub namespaces: Option<Namespaces>,
+    pub permissions: Option<Permissions>,
     #[serde(default)]
     pub rollout: RolloutSpec,
 }
@@ -98,6 +99,14 @@ impl Namespaces {
             .iter()
             .all(|(key, value)| labels.get(key) == Some(value))
     }
+}
+
+/// What a package may do beside its service account's rights.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// Names, addresses and networks that probes and calls may connect to.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 /// How a new revision reaches the instances.

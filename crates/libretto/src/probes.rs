@@ -432,6 +432,7 @@ mod tests {
             libretto_actions::Reach {
                 loopback: true,
                 denied: Vec::new(),
+                allowed: None,
             },
         ))
     }

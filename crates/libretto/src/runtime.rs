@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use libretto_actions::{Actions, Reach, helm::Helm, kube::Kube};
+use libretto_actions::{Actions, Allowed, Reach, helm::Helm, kube::Kube};
 use libretto_engine::Compiled;
 use libretto_mirror::{Mirror, ScopeMode};
 use tokio::task::JoinSet;
@@ -43,6 +43,8 @@ pub struct Options {
     pub helm: PathBuf,
     /// Whether packages may ask this machine: where pods are processes of it, they must.
     pub loopback: bool,
+    /// Which hosts packages may ask and call; `None` is all but those that no package may.
+    pub allowed: Option<Allowed>,
     /// Effects are told to it instead of done, and nothing is written to the cluster.
     pub rehearsal: Option<Rehearsal>,
     /// Which of the instances are its own.
@@ -83,12 +85,14 @@ impl Runtime {
             install,
             helm,
             loopback,
+            allowed,
             rehearsal,
             share,
         } = options;
         let reach = Reach {
             loopback,
             denied: api_servers(&client).await,
+            allowed,
         };
         let helm = helm_for(&packages, &helm, &client).await;
         let observed = Arc::clone(&process.metrics);

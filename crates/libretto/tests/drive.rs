@@ -122,6 +122,7 @@ fn options(package: Arc<Compiled>, rehearsal: Option<Rehearsal>) -> Options {
         install: true,
         helm: "helm".into(),
         loopback: true,
+        allowed: None,
         rehearsal,
         share: Share::default(),
     }

@@ -21,6 +21,7 @@ use crate::{NoSecrets, SecretSource};
 const HERE: Reach = Reach {
     loopback: true,
     denied: Vec::new(),
+    allowed: None,
 };
 
 struct Server {

@@ -396,5 +396,33 @@ async fn a_package_gets_no_more_than_its_service_account_may() -> Step {
         .ok()?;
     notes.cluster.kubectl_apply(&role, &[])?.ok()?;
     notes.made_by("b", &[("2.0.0", 6)]).await?;
+
+    // Nor does it connect to where it may not.
+    let nosy = "    - status: {conditions: {Door: \"SELECT ok, 'Asked' AS reason, error AS message FROM door\"}}
+  sense:
+    door: {probe: tcp, for: SELECT 'door' AS key, every: 1s, with: {host: 192.0.2.1, port: 80}}
+";
+    notes.patch("{\"permissions\": {\"hosts\": [\"*.svc\", \"10.0.0.0/8\"]}}")?;
+    notes.publish("3.0.0", nosy).await?;
+    wait::until("the refusal is told", PATIENCE, || async {
+        let said = notes
+            .cluster
+            .kubectl(&[
+                "get",
+                &format!("notes.{}.example.com", notes.id),
+                "one",
+                "--namespace",
+                &notes.namespaces()[0],
+                "--output",
+                "jsonpath={.status.conditions}",
+            ])?
+            .ok()?;
+        if said.contains("permissions.hosts does not allow it, only *.svc, 10.0.0.0/8") {
+            Ok(())
+        } else {
+            Err(said.into())
+        }
+    })
+    .await?;
     Ok(())
 }

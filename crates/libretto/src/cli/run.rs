@@ -136,6 +136,7 @@ pub(crate) async fn run(args: RunArgs, config: Config) -> Result<(), CliError> {
         install: !args.no_install,
         helm: args.helm.program(config.helm),
         loopback: false,
+        allowed: None,
         rehearsal: args.dry_run.then(|| Rehearsal::new(Box::new(told))),
         share: Share::default(),
     };

@@ -24,7 +24,10 @@ use std::{
 };
 
 use kube::api::ListParams;
-use libretto_actions::kube::{CallError, Kube};
+use libretto_actions::{
+    Allowed,
+    kube::{CallError, Kube},
+};
 use libretto_api::{
     installation::{InstallationSpec, RolloutSpec, installation_gvk},
     intent::Millis,
@@ -163,6 +166,7 @@ struct Ready<'a> {
     spec: &'a InstallationSpec,
     target: String,
     compiled: Arc<Compiled>,
+    allowed: Option<Allowed>,
 }
 
 impl Work {
@@ -288,11 +292,17 @@ impl Work {
             );
             return Err(("NoRevision", message));
         }
+        let hosts = spec.permissions.as_ref().map(|given| &given.hosts);
+        let allowed = hosts
+            .map(|hosts| Allowed::parse(hosts))
+            .transpose()
+            .map_err(|error| ("Invalid", format!("spec.permissions.hosts: {error}")))?;
         Ok(Ready {
             seen,
             spec,
             target,
             compiled,
+            allowed,
         })
     }
 
@@ -416,15 +426,7 @@ impl Work {
                 .await
                 .map_err(|message| ("NoRevision", message))?;
             for spot in &placed.spots {
-                desired.push(Wanted::new(
-                    &ready.seen.name,
-                    ready.spec.service_account.as_ref(),
-                    spot,
-                    &revision,
-                    &compiled,
-                    part,
-                    claims,
-                ));
+                desired.push(Wanted::new(ready, spot, &revision, &compiled, part, claims));
             }
         }
         Ok(())

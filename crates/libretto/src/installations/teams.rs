@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use kube::api::ListParams;
-use libretto_actions::kube::{CallError, Kube};
+use libretto_actions::{
+    Allowed,
+    kube::{CallError, Kube},
+};
 use libretto_api::installation::{INSTANCE_COLUMNS, Place};
 use libretto_engine::Compiled;
 use libretto_mirror::{ColumnType, Datum, Limits, MirrorError, ScopeMode};
 use serde_json::Value;
 
 use super::{
-    Problem, Settings,
+    Problem, Ready, Settings,
     place::{self, Claim, Spot},
     rollout::Standing,
 };
@@ -28,6 +31,7 @@ use crate::{
 pub(super) struct Wanted {
     installation: String,
     account: Option<Place>,
+    allowed: Option<Allowed>,
     spot: Spot,
     revision: String,
     compiled: Arc<Compiled>,
@@ -37,8 +41,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(
-        installation: &str,
-        account: Option<&Place>,
+        ready: &Ready<'_>,
         spot: &Spot,
         revision: &str,
         compiled: &Arc<Compiled>,
@@ -52,8 +55,9 @@ impl Wanted {
             Spot::Namespace(_) => std::collections::BTreeSet::new(),
         };
         Self {
-            installation: installation.to_owned(),
-            account: account.cloned(),
+            installation: ready.seen.name.clone(),
+            account: ready.spec.service_account.clone(),
+            allowed: ready.allowed.clone(),
             spot: spot.clone(),
             revision: revision.to_owned(),
             compiled: Arc::clone(compiled),
@@ -66,6 +70,7 @@ impl Wanted {
     fn is(&self, other: &Self) -> bool {
         self.installation == other.installation
             && self.account == other.account
+            && self.allowed == other.allowed
             && self.spot == other.spot
             && self.revision == other.revision
     }
@@ -225,6 +230,7 @@ impl Teams {
             install: false,
             helm: self.helm.clone(),
             loopback: self.loopback,
+            allowed: wanted.allowed.clone(),
             rehearsal: None,
             share: wanted.share.clone(),
         };

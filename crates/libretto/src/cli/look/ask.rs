@@ -68,6 +68,7 @@ pub(super) async fn ask(
     let reach = Reach {
         loopback: true,
         denied: Vec::new(),
+        allowed: None,
     };
     let actions = Actions::new(
         cluster.kube.clone(),

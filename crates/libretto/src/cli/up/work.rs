@@ -181,6 +181,7 @@ async fn inside(
         install: true,
         helm: settings.helm.clone(),
         loopback: true,
+        allowed: None,
         rehearsal: None,
         share: Share::default(),
     };
