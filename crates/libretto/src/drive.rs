@@ -68,6 +68,8 @@ pub struct Driver {
     /// Per instance uid; an entry is taken out while a worker has it.
     ledgers: Mutex<HashMap<String, Ledger>>,
     standings: Mutex<HashMap<String, Standing>>,
+    /// What was forbidden at the last try, by instance uid or Kind.
+    refusals: Mutex<BTreeMap<String, String>>,
     /// Acting passes in a row, per instance uid; absent means none.
     restless: Mutex<HashMap<String, u32>>,
 }
@@ -120,6 +122,7 @@ impl Driver {
             share: Mutex::new(share),
             ledgers: Mutex::default(),
             standings: Mutex::default(),
+            refusals: Mutex::default(),
             restless: Mutex::default(),
         })
     }
@@ -440,6 +443,7 @@ impl Driver {
             ledger.record(intent, outcome, now);
             self.tell_status(intent, outcome);
         }
+        self.note_refusals(instance, outcomes);
         self.ledgers.lock().insert(instance.uid.clone(), ledger);
         let targets: BTreeSet<(String, String)> = probes
             .iter()
@@ -469,6 +473,37 @@ impl Driver {
         }
         self.rest_or_go_on(instance, acted);
         Ok(())
+    }
+
+    fn note_refusals(&self, instance: &InstanceRef, outcomes: &[(Intent, Outcome)]) {
+        let forbidden = outcomes.iter().find_map(|(_, outcome)| match outcome {
+            Outcome::Failed(failure) if failure.kind == FailureKind::Forbidden => {
+                Some(failure.message.clone())
+            }
+            _ => None,
+        });
+        // A pass without effects says nothing about rights.
+        if forbidden.is_some() || !outcomes.is_empty() {
+            self.refused(&instance.uid, forbidden);
+        }
+    }
+
+    /// Notes why something is not allowed, or that it is.
+    pub(crate) fn refused(&self, what: &str, reason: Option<String>) {
+        let mut refusals = self.refusals.lock();
+        match reason {
+            Some(reason) => {
+                refusals.insert(what.to_owned(), reason);
+            }
+            None => {
+                refusals.remove(what);
+            }
+        }
+    }
+
+    /// Something that is not allowed, if anything.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusals.lock().values().next().cloned()
     }
 
     /// A status that cannot be written is what nobody would see otherwise.
@@ -552,6 +587,7 @@ impl Driver {
         self.standings.lock().remove(&instance.uid);
         self.restless.lock().remove(&instance.uid);
         self.notices.forget(&instance.uid);
+        self.refused(&instance.uid, None);
         if let Some(rehearsal) = &self.rehearsal {
             rehearsal.forget(&instance.uid);
         }

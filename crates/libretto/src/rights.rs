@@ -80,7 +80,7 @@ pub fn of_installations() -> Vec<Value> {
     role["rules"].as_array().cloned().unwrap_or_default()
 }
 
-/// Rights that the client does not have of those that the package needs, in a namespace or everywhere: `patch statefulsets.apps`.
+/// Rights that the client does not have of those that the package needs, in a namespace or everywhere: `get, patch statefulsets.apps`.
 pub async fn missing(
     kube: &Kube,
     package: &Compiled,
@@ -95,35 +95,42 @@ pub async fn missing(
             questions.push((verb, group.clone(), resource.clone()));
         }
     }
-    let answers: Vec<Result<Option<String>, CallError>> = futures::stream::iter(questions)
-        .map(|(verb, group, resource)| async move {
-            let (plain, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
-            let review = json!({
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SelfSubjectAccessReview",
-                "spec": {"resourceAttributes": {
-                    "namespace": namespace.unwrap_or_default(),
-                    "verb": verb, "group": group, "resource": plain, "subresource": subresource,
-                }},
-            });
-            let request =
-                http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
-                    .header(http::header::CONTENT_TYPE, "application/json")
-                    .body(review.to_string().into_bytes())
-                    .expect("a constant path is a valid URI");
-            let answer = kube.send(request).await?;
-            let dot = if group.is_empty() { "" } else { "." };
-            Ok((answer["status"]["allowed"] != true)
-                .then(|| format!("{verb} {resource}{dot}{group}")))
-        })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-    let mut missing = Vec::new();
+    let answers: Vec<Result<Option<(String, String)>, CallError>> =
+        futures::stream::iter(questions)
+            .map(|(verb, group, resource)| async move {
+                let (plain, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
+                let review = json!({
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": {"resourceAttributes": {
+                        "namespace": namespace.unwrap_or_default(),
+                        "verb": verb, "group": group, "resource": plain, "subresource": subresource,
+                    }},
+                });
+                let request =
+                    http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+                        .header(http::header::CONTENT_TYPE, "application/json")
+                        .body(review.to_string().into_bytes())
+                        .expect("a constant path is a valid URI");
+                let answer = kube.send(request).await?;
+                let dot = if group.is_empty() { "" } else { "." };
+                let slash = if subresource.is_empty() { "" } else { "/" };
+                Ok((answer["status"]["allowed"] != true)
+                    .then(|| (format!("{plain}{dot}{group}{slash}{subresource}"), verb)))
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for answer in answers {
-        missing.extend(answer?);
+        if let Some((resource, verb)) = answer? {
+            missing.entry(resource).or_default().push(verb);
+        }
     }
-    Ok(missing)
+    let words = missing
+        .into_iter()
+        .map(|(resource, verbs)| format!("{} {resource}", verbs.join(", ")));
+    Ok(words.collect())
 }
 
 #[cfg(test)]

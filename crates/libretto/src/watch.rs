@@ -307,6 +307,7 @@ async fn follow(
                 );
                 listed = true;
                 wait = FIRST_WAIT;
+                driver.refused(&watched.gvk.to_string(), None);
             }
             Ok(Event::Apply(object)) => {
                 tell_secret(driver, &watched.gvk, &object);
@@ -326,6 +327,9 @@ async fn follow(
             Err(error) if is_not_served(&error) => return listed,
             Err(error) => {
                 driver.metrics.watch_error(&watched.gvk);
+                if is_forbidden(&error) {
+                    driver.refused(&watched.gvk.to_string(), Some(innermost(&error)));
+                }
                 tracing::warn!(gvk = %watched.gvk, error = %innermost(&error), "watch interrupted");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -397,6 +401,14 @@ fn is_not_served(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
         _ => false,
     }
 }

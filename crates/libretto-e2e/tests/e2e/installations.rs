@@ -38,12 +38,8 @@ impl Notes {
         let mut manifest = format!("{role}\n");
         for namespace in notes.namespaces() {
             manifest += &format!(
-                "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{notes: {id}}}}}\n\
-                 ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
-                 metadata: {{name: notes, namespace: {namespace}}}\n\
-                 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: libretto-{id}}}\n\
-                 subjects: [{{kind: ServiceAccount, name: notes, namespace: {id}-0}}]\n",
-                id = notes.id
+                "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{notes: {}}}}}\n",
+                notes.id
             );
         }
         manifest += &format!(
@@ -51,7 +47,23 @@ impl Notes {
             notes.id
         );
         notes.cluster.kubectl_apply(&manifest, &[])?.ok()?;
+        notes.bind()?;
         Ok(notes)
+    }
+
+    /// Grants the role in each namespace.
+    fn bind(&self) -> Step<String> {
+        let mut manifest = String::new();
+        for namespace in self.namespaces() {
+            manifest += &format!(
+                "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
+                 metadata: {{name: notes, namespace: {namespace}}}\n\
+                 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: libretto-{id}}}\n\
+                 subjects: [{{kind: ServiceAccount, name: notes, namespace: {id}-0}}]\n",
+                id = self.id
+            );
+        }
+        self.cluster.kubectl_apply(&manifest, &[])?.ok()
     }
 
     fn namespaces(&self) -> [String; 2] {
@@ -281,13 +293,18 @@ async fn a_package_is_upgraded_in_waves_and_rolled_back() -> Step {
     let second = notes.publish("2.0.0", "").await?;
     let one_of_six = [("1.0.0", 5), ("2.0.0", 1)];
     notes.made_by("b", &one_of_six).await?;
-    let message = notes
-        .stands("installation", "Progressing", "True", "Soaking")
-        .await?;
-    assert_eq!(
-        message,
-        format!("wave 1 of 3: 1 of 6 instances have revision {second}")
-    );
+    let told = format!("wave 1 of 3: 1 of 6 instances have revision {second}");
+    wait::until(&told, PATIENCE, || async {
+        let message = notes
+            .stands("installation", "Progressing", "True", "Paused")
+            .await?;
+        if message == told {
+            Ok(())
+        } else {
+            Err(message.into())
+        }
+    })
+    .await?;
     wait::never("a second instance is upgraded", A_WHILE, || async {
         Ok(notes.versions("b").await?.len() != 2 || notes.versions("b").await?[0].1 != 5)
     })
@@ -382,7 +399,12 @@ async fn a_package_gets_no_more_than_its_service_account_may() -> Step {
     let message = notes
         .stands("installation", "Ready", "False", "MissingRights")
         .await?;
-    for part in ["create secrets", &format!("{}-0/notes", notes.id), &first] {
+    for part in [
+        "create",
+        " secrets",
+        &format!("{}-0/notes", notes.id),
+        &first,
+    ] {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     notes.write("b").await?;
@@ -396,6 +418,26 @@ async fn a_package_gets_no_more_than_its_service_account_may() -> Step {
         .ok()?;
     notes.cluster.kubectl_apply(&role, &[])?.ok()?;
     notes.made_by("b", &[("2.0.0", 6)]).await?;
+
+    // Taken away again, somebody says so.
+    let binding = [
+        "delete",
+        "rolebinding",
+        "notes",
+        "--namespace",
+        &notes.namespaces()[1],
+    ];
+    notes.cluster.kubectl(&binding)?.ok()?;
+    notes.write("c").await?;
+    let message = notes
+        .stands("installation", "Ready", "False", "MissingRights")
+        .await?;
+    assert!(message.contains("forbidden"), "{message}");
+    notes.bind()?;
+    notes.made_by("c", &[("2.0.0", 6)]).await?;
+    notes
+        .stands("installation", "Ready", "True", "Working")
+        .await?;
 
     // Nor does it connect to where it may not.
     let nosy = "    - status: {conditions: {Door: \"SELECT ok, 'Asked' AS reason, error AS message FROM door\"}}

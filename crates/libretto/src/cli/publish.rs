@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use kube::api::PatchParams;
+use kube::api::{Patch, PatchParams};
+use libretto_actions::kube::CallError;
 use libretto_api::{installation::package_gvk, object::ObjectRef};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{
         CliError,
-        apply::{MANAGER, apply_one},
+        apply::MANAGER,
         connect::{Cluster, ClusterArgs},
         package,
         print::{Document, Printer},
@@ -69,15 +70,67 @@ pub(crate) async fn publish(args: PublishArgs, out: &mut Printer) -> Result<(), 
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    let mut params = PatchParams::apply(MANAGER).validation_strict();
-    // It replaces the package, whoever published it before.
-    params.force = true;
-    let word = apply_one(&cluster, object, &params).await?;
+    let word = put(&cluster, &name, object).await?;
     if args.no_wait {
         return out.line(&format!("package {name} {word}"));
     }
     let revision = taken_in(&cluster, &name).await?;
     out.line(&format!("package {name} {word}: revision {revision}"))
+}
+
+/// Makes the Package exactly what the folder is: what others put into it would be part of the next revision.
+async fn put(cluster: &Cluster, name: &str, object: Value) -> Result<&'static str, CliError> {
+    let target = reference(name);
+    let failed = |error: CallError| CliError::call(&format!("publish package {name}"), &error);
+    let Some(live) = cluster.kube.get(&target).await.map_err(failed)? else {
+        cluster
+            .kube
+            .create(&target, &object)
+            .await
+            .map_err(failed)?;
+        return Ok("created");
+    };
+    if !live["metadata"]["deletionTimestamp"].is_null() {
+        return Err(CliError::failed(format!(
+            "package {name} is being deleted; it stays until no installation uses it"
+        ))
+        .hint("`kubectl get installations` shows which do"));
+    }
+    let mut spec = object["spec"].clone();
+    for (key, value) in live["spec"].as_object().into_iter().flatten() {
+        if spec[key].is_null() && key != "revisionHistoryLimit" {
+            spec[key] = Value::Null;
+        }
+        for file in value.as_object().into_iter().flat_map(|map| map.keys()) {
+            if key == "files" && spec["files"].is_object() && spec["files"][file].is_null() {
+                spec["files"][file] = Value::Null;
+            }
+        }
+    }
+    let version = &live["metadata"]["resourceVersion"];
+    let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
+    let params = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let after = cluster
+        .kube
+        .patch(&target, None, &params, &Patch::Merge(&patch))
+        .await
+        .map_err(failed)?;
+    Ok(if after["metadata"]["resourceVersion"] == *version {
+        "unchanged"
+    } else {
+        "configured"
+    })
+}
+
+fn reference(name: &str) -> ObjectRef {
+    ObjectRef {
+        gvk: package_gvk(),
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
 }
 
 /// The Package of a folder, whose mistakes are told before anybody is asked.
@@ -113,11 +166,7 @@ fn object(place: &str) -> Result<Value, CliError> {
 
 /// The revision that became of it.
 async fn taken_in(cluster: &Cluster, name: &str) -> Result<String, CliError> {
-    let target = ObjectRef {
-        gvk: package_gvk(),
-        namespace: String::new(),
-        name: name.to_owned(),
-    };
+    let target = reference(name);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let live = cluster

@@ -160,6 +160,27 @@ struct Work {
 /// Why an installation does not work, or not as it is asked: reason and message of its condition.
 type Problem = (&'static str, String);
 
+/// What a round found out about installations, by name.
+struct Told<'a> {
+    placed: BTreeMap<String, Placed>,
+    problems: BTreeMap<&'a str, Problem>,
+    failures: BTreeMap<String, Problem>,
+    holds: BTreeMap<&'a str, Hold>,
+}
+
+/// Why the next wave of a rollout does not begin, whatever the time.
+enum Hold {
+    Nothing,
+    /// Watches of a runtime that has just begun are not listed.
+    Listing,
+    /// `rollout.paused`.
+    Somebody,
+    /// `rollout.pause`.
+    Query,
+    /// One that is not ready: namespace/name.
+    Instance(String),
+}
+
 /// An installation with what it needs to work.
 struct Ready<'a> {
     seen: &'a Seen<InstallationSpec>,
@@ -204,6 +225,7 @@ impl Work {
 
         let newest = newest(&ready, &self.objects.revisions());
         let mut rolling = false;
+        let mut holds: BTreeMap<&str, Hold> = BTreeMap::new();
         let mut desired = Vec::new();
         let mut done: Vec<(&Ready<'_>, Standing)> = Vec::new();
         for ready in &ready {
@@ -212,7 +234,10 @@ impl Work {
             let before = standing(&ready.seen.status);
             let defines = newest.get(&kind(&ready.compiled)) == Some(&ready.target);
             let (after, problem) = match self.advance(ready, placed, &before, defines).await {
-                Ok(after) => (after, None),
+                Ok((after, hold)) => {
+                    holds.insert(name, hold);
+                    (after, None)
+                }
                 Err(problem) => (before.clone(), Some(problem)),
             };
             // Known to whoever comes next before anybody acts on it.
@@ -247,9 +272,20 @@ impl Work {
         }
         let own = self.settings.own.as_deref();
         let own = own.map(|driver| (driver, self.own_share(&claims)));
-        let failures = self.teams.reach(desired, own).await;
-        self.tell(&installations, &done, &placed, &problems, &failures)
-            .await;
+        let mut failures = self.teams.reach(desired, own).await;
+        for seen in &installations {
+            if let Some(refusal) = self.teams.refusal(&seen.name) {
+                let entry = failures.entry(seen.name.clone());
+                entry.or_insert(("MissingRights", refusal));
+            }
+        }
+        let told = Told {
+            placed,
+            problems,
+            failures,
+            holds,
+        };
+        self.tell(&installations, &done, &told).await;
         rolling
     }
 
@@ -349,9 +385,9 @@ impl Work {
         placed: &Placed,
         before: &Standing,
         defines: bool,
-    ) -> Result<Standing, Problem> {
-        if placed.spots.is_empty() && !placed.taken.is_empty() {
-            return Ok(before.clone());
+    ) -> Result<(Standing, Hold), Problem> {
+        if placed.spots.is_empty() {
+            return Ok((before.clone(), Hold::Nothing));
         }
         let target = ready.target.as_str();
         let going_to = before
@@ -371,30 +407,44 @@ impl Work {
         }
         let rollout = &ready.spec.rollout;
         let mut hashes = Vec::new();
-        let mut fine = true;
+        let mut hold = Hold::Nothing;
         if before.rollout.is_some() || going_to != target {
             let sights = self
                 .teams
                 .look(&ready.seen.name, &ready.compiled, going_to)
                 .await
-                .map_err(|error| ("NotSeen", error.to_string()))?;
+                .map_err(|error| not_seen(&error))?;
             hashes = sights.iter().map(|sight| sight.hash).collect();
-            fine = match &rollout.pause {
-                None => sights.iter().all(|sight| !sight.updated || sight.ready),
-                Some(sql) => !teams::pauses(sql, &sights)
-                    .map_err(|error| ("PauseFailed", format!("spec.rollout.pause: {error}")))?,
+            // Whoever has not seen its instances yet has not found them fine.
+            if !self.teams.listed(&ready.seen.name) {
+                hold = Hold::Listing;
+            }
+            let waited_for = sights.iter().find(|sight| sight.updated && !sight.ready);
+            let judged = match &rollout.pause {
+                None => waited_for.map_or(Hold::Nothing, |sight| Hold::Instance(sight.to_string())),
+                Some(sql) => {
+                    let pauses = teams::pauses(sql, &sights)
+                        .map_err(|error| ("PauseFailed", format!("spec.rollout.pause: {error}")))?;
+                    if pauses { Hold::Query } else { Hold::Nothing }
+                }
             };
+            if matches!(hold, Hold::Nothing) {
+                hold = judged;
+            }
         }
         let situation = Situation {
             target,
             waves: &rollout.waves,
             soak: soak(rollout)?,
             hashes: &hashes,
-            fine,
+            fine: matches!(hold, Hold::Nothing),
             paused: rollout.paused,
             now: clock::now(),
         };
-        Ok(rollout::next(before, &situation))
+        if rollout.paused && matches!(hold, Hold::Nothing) {
+            hold = Hold::Somebody;
+        }
+        Ok((rollout::next(before, &situation), hold))
     }
 
     /// Puts the Kind's definition into the cluster, of the newest revision that is asked for.
@@ -439,7 +489,9 @@ impl Work {
         conditions: Option<&[Condition]>,
     ) -> Result<(), CallError> {
         let rollout = serde_json::to_value(&standing.rollout).unwrap_or_default();
-        let mut fields = json!({"revision": standing.revision, "rollout": rollout});
+        let mut fields = json!({
+            "revision": standing.revision, "former": standing.former, "rollout": rollout,
+        });
         if standing.revision.is_empty() {
             fields["revision"] = Value::Null;
         }
@@ -459,9 +511,7 @@ impl Work {
         &self,
         installations: &[Seen<InstallationSpec>],
         done: &[(&Ready<'_>, Standing)],
-        placed: &BTreeMap<String, Placed>,
-        problems: &BTreeMap<&str, Problem>,
-        failures: &BTreeMap<String, Problem>,
+        told: &Told<'_>,
     ) {
         for seen in installations {
             let name = seen.name.as_str();
@@ -473,16 +523,36 @@ impl Work {
                 .spec
                 .as_ref()
                 .map_or(0, |spec| spec.rollout.waves.len() + 1);
-            let problem = problems.get(name).or_else(|| failures.get(name));
+            let problem = told.problems.get(name).or_else(|| told.failures.get(name));
+            let works = self.teams.works(name);
             let conditions = [
-                readiness(&standing, placed.get(name), problem, self.teams.count(name)),
-                progress(&standing, waves, &self.teams.counts(name, &standing)),
+                readiness(
+                    works.then_some(standing.revision.as_str()),
+                    told.placed.get(name),
+                    problem,
+                    self.teams.count(name),
+                ),
+                progress(
+                    works.then_some(&standing),
+                    waves,
+                    &self.teams.counts(name, &standing),
+                    told.holds.get(name),
+                ),
             ];
             if let Err(error) = self.write(seen, &standing, Some(&conditions)).await {
                 tracing::warn!(installation = name, %error, "status not written");
             }
         }
     }
+}
+
+/// Instances could not be listed.
+fn not_seen(error: &CallError) -> Problem {
+    let reason = match error.code() {
+        Some(403) => "MissingRights",
+        _ => "NotSeen",
+    };
+    (reason, error.to_string())
 }
 
 /// A definition that refuses what people have written would leave them with objects that nobody can change any more.
@@ -500,7 +570,7 @@ async fn check_instances(
         Ok(list) => list,
         // There are none of a Kind that is not there yet.
         Err(CallError::NotServed(_)) => return Ok(()),
-        Err(error) => return Err(("NotSeen", error.to_string())),
+        Err(error) => return Err(not_seen(&error)),
     };
     let mut refused = Vec::new();
     for item in list["items"].as_array_mut().into_iter().flatten() {
@@ -536,19 +606,14 @@ async fn check_instances(
 }
 
 fn readiness(
-    standing: &Standing,
+    works: Option<&str>,
     placed: Option<&Placed>,
     problem: Option<&Problem>,
     instances: usize,
 ) -> Condition {
-    let works =
-        !standing.revision.is_empty() && placed.is_some_and(|placed| !placed.spots.is_empty());
-    let goes_on = |message: &str| {
-        if works {
-            format!("{message} (revision {} goes on)", standing.revision)
-        } else {
-            message.to_owned()
-        }
+    let goes_on = |message: &str| match works {
+        Some(revision) => format!("{message} (revision {revision} goes on)"),
+        None => message.to_owned(),
     };
     if let Some((reason, message)) = problem {
         return Condition::new("Ready", false, reason, goes_on(message));
@@ -560,32 +625,57 @@ fn readiness(
         let message = format!("instances {spot} are taken care of by {who}");
         return Condition::new("Ready", false, "Taken", goes_on(&message));
     }
+    let absent = match placed.absent.as_slice() {
+        [] => None,
+        [one] => Some(format!("there is no namespace {one}")),
+        several => Some(format!("there are no namespaces {}", several.join(", "))),
+    };
     let plural = if instances == 1 { "" } else { "s" };
     let place = match placed.spots.len() {
-        0 => return Condition::new("Ready", false, "NoNamespace", "there is no such namespace"),
+        0 => {
+            let message = absent.unwrap_or_else(|| "no namespace has the labels".to_owned());
+            return Condition::new("Ready", false, "NoNamespace", message);
+        }
         1 => placed.spots.iter().map(Spot::to_string).collect(),
         spots => format!("in {spots} namespaces"),
     };
-    let message = format!("takes care of {instances} instance{plural} {place}");
+    let absent = absent
+        .map(|absent| format!("; {absent}"))
+        .unwrap_or_default();
+    let message = format!("takes care of {instances} instance{plural} {place}{absent}");
     Condition::new("Ready", true, "Working", message)
 }
 
-fn progress(standing: &Standing, waves: usize, counts: &(usize, usize)) -> Condition {
+fn progress(
+    works: Option<&Standing>,
+    waves: usize,
+    counts: &(usize, usize),
+    hold: Option<&Hold>,
+) -> Condition {
+    let Some(standing) = works else {
+        return Condition::new("Progressing", false, "NotWorking", "no revision is at work");
+    };
     let Some(rollout) = &standing.rollout else {
         let message = format!("every instance has revision {}", standing.revision);
         return Condition::new("Progressing", false, "Complete", message);
     };
     let (updated, all) = counts;
-    let message = format!(
+    let mut message = format!(
         "wave {} of {}: {updated} of {all} instances have revision {}",
         (rollout.wave + 1).min(waves),
         waves,
         rollout.to
     );
-    let reason = if rollout.good_since.is_some() {
-        "Soaking"
-    } else {
-        "Waiting"
+    let reason = match hold {
+        Some(Hold::Somebody) => "Paused",
+        Some(Hold::Query) => "Held",
+        Some(Hold::Listing) => "Waiting",
+        Some(Hold::Instance(name)) => {
+            message.push_str(&format!("; waits for {name}"));
+            "Waiting"
+        }
+        Some(Hold::Nothing) | None if rollout.good_since.is_some() => "Soaking",
+        Some(Hold::Nothing) | None => "Waiting",
     };
     Condition::new("Progressing", true, reason, message)
 }
@@ -599,6 +689,7 @@ fn soak(rollout: &RolloutSpec) -> Result<Millis, Problem> {
 fn standing(status: &Value) -> Standing {
     Standing {
         revision: status["revision"].as_str().unwrap_or_default().to_owned(),
+        former: status["former"].as_str().map(str::to_owned),
         rollout: serde_json::from_value::<Option<Rollout>>(status["rollout"].clone())
             .ok()
             .flatten(),
@@ -639,6 +730,7 @@ fn used(installations: &[Seen<InstallationSpec>]) -> (BTreeSet<String>, BTreeSet
         let standing = standing(&seen.status);
         revisions.extend(standing.rollout.map(|rollout| rollout.to));
         revisions.insert(standing.revision);
+        revisions.extend(standing.former);
         if let Ok(spec) = &seen.spec {
             revisions.extend(spec.revision.clone());
             packages.insert(spec.package.clone());

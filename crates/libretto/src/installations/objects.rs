@@ -92,6 +92,16 @@ impl Objects {
             .collect()
     }
 
+    /// Revisions that were deleted and are still there.
+    pub(super) fn leaving(&self) -> Vec<String> {
+        self.revisions
+            .state()
+            .iter()
+            .filter(|object| object.metadata.deletion_timestamp.is_some())
+            .filter_map(|object| object.metadata.name.clone())
+            .collect()
+    }
+
     /// The elder first.
     pub(super) fn installations<S: DeserializeOwned>(&self) -> Vec<Seen<S>> {
         read(&self.installations)

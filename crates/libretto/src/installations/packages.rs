@@ -64,6 +64,27 @@ impl Packages {
                 tracing::warn!(package = %package.name, %error, "package not taken in");
             }
         }
+        for name in objects
+            .leaving()
+            .iter()
+            .filter(|name| !used.contains(*name))
+        {
+            let patch = json!({"metadata": {"finalizers": null}});
+            let released = kube
+                .patch(
+                    &revision_reference(name),
+                    None,
+                    &PatchParams::default(),
+                    &Patch::Merge(&patch),
+                )
+                .await;
+            match released {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(revision = %name, %error, "revision not let go");
+                }
+                _ => {}
+            }
+        }
         let all: BTreeSet<&String> = revisions.values().flatten().collect();
         self.compiled
             .retain(|revision, _| all.contains(revision) || used.contains(revision));
@@ -139,6 +160,7 @@ impl Packages {
             .collect();
         for name in idle.iter().take(idle.len().saturating_sub(limit)) {
             let revision = revision_reference(name);
+            // Its finalizer goes when its deletion is seen.
             match kube.delete(&revision, &DeleteParams::default()).await {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
@@ -159,6 +181,10 @@ impl Packages {
             Ok(files) => files,
             Err(problem) => return Ok(Err(problem)),
         };
+        if let Some(path) = files.keys().find(|path| !inside(path)) {
+            let message = format!("{path:?} is no file of a package: a path below its folder");
+            return Ok(Err(("Invalid", message)));
+        }
         let revision = revision_name(&package.name, &files);
         if !self.compiled.contains_key(&revision) {
             let compiled = compile(files.clone()).await;
@@ -189,6 +215,7 @@ impl Packages {
                 "metadata": {
                     "name": revision,
                     "labels": {REVISION_OF: package.name},
+                    "finalizers": [IN_USE],
                     "ownerReferences": [{
                         "apiVersion": gvk.api_version(), "kind": package_gvk().kind,
                         "name": package.name, "uid": package.uid, "controller": true,
@@ -240,6 +267,14 @@ impl Packages {
         self.compiled.insert(revision.to_owned(), compiled.clone());
         compiled
     }
+}
+
+/// The path stays below the folder that it is relative to.
+fn inside(path: &str) -> bool {
+    !path.contains(['\\', '\0'])
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 /// Keeps the package when it is deleted, or lets it go.
@@ -363,6 +398,16 @@ mod tests {
         assert_eq!(one, revision_name("p", &files(&[("d", ""), ("a", "bc")])));
         assert_ne!(one, revision_name("p", &files(&[("ab", "c"), ("d", "")])));
         assert_eq!(one.len(), "p-".len() + 10);
+    }
+
+    #[test]
+    fn files_lie_below_the_folder() {
+        for path in ["package.yaml", "objects/a.yaml", "a b/..c"] {
+            assert!(inside(path), "{path}");
+        }
+        for path in ["", "/a", "../a", "a/../b", "a//b", "./a", "a\\b"] {
+            assert!(!inside(path), "{path}");
+        }
     }
 
     #[tokio::test]

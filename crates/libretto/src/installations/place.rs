@@ -59,6 +59,8 @@ pub struct Placed {
     pub spots: BTreeSet<Spot>,
     /// Spots that it does not get, and who has them.
     pub taken: BTreeMap<Spot, String>,
+    /// Namespaces that it names and that are not there.
+    pub absent: Vec<String>,
 }
 
 /// Gives each installation its spots, the elder first; `own` are those of the process itself. Also returns every claim.
@@ -71,6 +73,11 @@ pub fn place<'a>(
     let mut placed = BTreeMap::new();
     for asked in asked {
         let mut result = Placed::default();
+        if let Some(wanted) = &asked.spec.namespaces {
+            let names = wanted.names.iter();
+            let absent = names.filter(|name| !namespaces.contains_key(*name));
+            result.absent = absent.cloned().collect();
+        }
         for spot in spots(asked.spec, namespaces) {
             let claim = Claim {
                 who: format!("installation {}", asked.name),
@@ -201,6 +208,7 @@ mod tests {
             &namespaces(),
         );
         assert_eq!(placed["x"].spots, [spot("c")].into());
+        assert_eq!(placed["x"].absent, ["none"]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::share::Part;
 pub struct Standing {
     /// What instances have that no rollout has reached; empty before the first.
     pub revision: String,
+    /// What they had before; back to it is at once.
+    pub former: Option<String>,
     pub rollout: Option<Rollout>,
 }
 
@@ -50,20 +52,27 @@ pub struct Situation<'a> {
 #[must_use]
 pub fn next(standing: &Standing, situation: &Situation<'_>) -> Standing {
     let target = situation.target;
-    let stays = |revision: &str| Standing {
-        revision: revision.to_owned(),
+    let rests = |former: Option<&str>| Standing {
+        revision: target.to_owned(),
+        former: former.map(str::to_owned),
         rollout: None,
     };
     let Some(rollout) = &standing.rollout else {
-        // Before the first revision there is nothing to be careful with.
-        if standing.revision.is_empty() || standing.revision == target {
-            return stays(target);
+        if standing.revision == target {
+            return standing.clone();
+        }
+        // Before the first revision there is nothing to be careful with. Back is at once: what is wrong now is known, and what
+        // was before is known to work.
+        if standing.revision.is_empty() || standing.former.as_deref() == Some(target) {
+            return rests(None);
         }
         return with(standing, begin(situation, 0));
     };
-    // Back is at once: what is wrong now is known, and what was before is known to work.
     if target == standing.revision {
-        return stays(target);
+        return Standing {
+            rollout: None,
+            ..standing.clone()
+        };
     }
     // Those that already have something new go first with what is newer still.
     if target != rollout.to {
@@ -79,7 +88,7 @@ pub fn next(standing: &Standing, situation: &Situation<'_>) -> Standing {
         return with(standing, rollout);
     }
     if rollout.boundary == u64::MAX {
-        return stays(target);
+        return rests(Some(&standing.revision));
     }
     if !situation.paused {
         rollout.wave += 1;
@@ -118,8 +127,8 @@ fn begin(situation: &Situation<'_>, at_least: u64) -> Rollout {
 
 fn with(standing: &Standing, rollout: Rollout) -> Standing {
     Standing {
-        revision: standing.revision.clone(),
         rollout: Some(rollout),
+        ..standing.clone()
     }
 }
 
@@ -175,6 +184,7 @@ mod tests {
     fn at(revision: &str, rollout: Option<(&str, usize, u64, Option<Millis>)>) -> Standing {
         Standing {
             revision: revision.to_owned(),
+            former: None,
             rollout: rollout.map(|(to, wave, boundary, good_since)| Rollout {
                 to: to.to_owned(),
                 wave,
@@ -217,7 +227,12 @@ mod tests {
         assert_eq!(third, at("a", Some(("b", 2, u64::MAX, None))));
         assert_eq!(parts(&third), [("b".to_owned(), Part::All)]);
         let last = next(&next(&third, &later(140)), &later(150));
-        assert_eq!(last, at("b", None));
+        assert_eq!((last.revision.as_str(), &last.rollout), ("b", &None));
+        assert_eq!(next(&last, &later(160)), last);
+        // Back to what was before needs no waves; forward again does.
+        let back = next(&last, &situation("a"));
+        assert_eq!(back, at("a", None));
+        assert!(next(&back, &situation("b")).rollout.is_some());
     }
 
     #[test]

@@ -106,6 +106,16 @@ pub(super) struct Sight {
     message: String,
 }
 
+impl std::fmt::Display for Sight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)?;
+        if !self.message.is_empty() {
+            write!(f, " ({})", self.message)?;
+        }
+        Ok(())
+    }
+}
+
 impl Teams {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
@@ -143,6 +153,25 @@ impl Teams {
         self.teams
             .iter()
             .filter(move |team| team.wanted.installation == installation)
+    }
+
+    /// Anything of the installation runs.
+    pub(super) fn works(&self, installation: &str) -> bool {
+        self.of(installation).next().is_some()
+    }
+
+    /// Each of its runtimes knows its instances.
+    pub(super) fn listed(&self, installation: &str) -> bool {
+        self.of(installation).all(|team| {
+            let package = team.wanted.compiled.name();
+            team.runtime.driver().tables.complete(package)
+        })
+    }
+
+    /// Something that its service account may not do any more, if anything.
+    pub(super) fn refusal(&self, installation: &str) -> Option<String> {
+        self.of(installation)
+            .find_map(|team| team.runtime.driver().refusal())
     }
 
     /// Instances that the installation takes care of.
