@@ -1,4 +1,4 @@
-//! The project's own entry points: `cargo xtask up`, `test`, `check`, `generate`, `tools`, `kubernetes`.
+//! The project's own entry points: `cargo xtask up`, `test`, `check`, `bench`, `generate`, `tools`, `kubernetes`.
 //!
 //! Everything a fresh machine lacks is installed here (as root) or named together with the command that installs it. Nothing in
 //! this program is needed to use a built `libretto`.
@@ -41,6 +41,12 @@ enum Command {
     Test(run::Tests),
     /// Formatting, lints, forbidden crate edges, tidiness, generated files; no test is run
     Check,
+    /// Measure speed and size beside their bars, with optimisations; fails where one is missed
+    Bench {
+        /// Only what contains this: memory, pass, event, redis, load
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Write the files under deploy/ that follow from packages/, the package format and the Helm chart
     Generate {
         /// Write nothing; fail when they are out of date
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
         Command::Up { release, arguments } => run::up(release, &arguments),
         Command::Test(tests) => run::test(&tests),
         Command::Check => run::check().map(|()| ExitCode::SUCCESS),
+        Command::Bench { name } => run::bench(name.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Generate { check } => run::generate(check).map(|()| ExitCode::SUCCESS),
         Command::Tools => setup::tools()
             .and_then(|folder| {

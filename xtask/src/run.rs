@@ -1,4 +1,4 @@
-//! The steps behind `up`, `test`, `check` and `generate`, each with its time.
+//! The steps behind `up`, `test`, `check`, `bench` and `generate`, each with its time.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -150,6 +150,22 @@ fn scenarios(
 pub(crate) fn generate(check: bool) -> Result<(), String> {
     let binary = build(false)?;
     step("generated files", || generate::run(&binary, check))
+}
+
+/// Prints the table of bars.
+pub(crate) fn bench(name: Option<&str>) -> Result<(), String> {
+    let mut arguments = vec![
+        "bench",
+        "--quiet",
+        "--package",
+        "libretto-engine",
+        "--bench",
+        "bars",
+    ];
+    if let Some(name) = name {
+        arguments.extend(["--", name]);
+    }
+    cargo(&arguments)
 }
 
 /// No test is run: style, lints, and the rules of the house.

@@ -198,10 +198,11 @@ impl Reader<'_> {
             .as_str()
             .unwrap_or_default()
             .to_lowercase();
-        let version = crd["spec"]["versions"].as_array_mut().and_then(|versions| {
+        let versions = crd.pointer_mut("/spec/versions");
+        let version = versions.and_then(Value::as_array_mut).and_then(|versions| {
             versions
                 .iter_mut()
-                .find(|version| version["storage"] == true)
+                .find(|version| version["storage"] == true && can_be_completed(version))
         });
         let Some(version) = version.filter(|_| !kind.is_empty()) else {
             self.problems.push(whole_file(
@@ -436,6 +437,20 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether what [`complete`] writes into is a map, or not there.
+fn can_be_completed(version: &Value) -> bool {
+    [
+        "/subresources",
+        "/schema",
+        "/schema/openAPIV3Schema",
+        "/schema/openAPIV3Schema/properties",
+        "/schema/openAPIV3Schema/properties/status",
+    ]
+    .iter()
+    .filter_map(|path| version.pointer(path))
+    .all(|there| there.is_object() || there.is_null())
 }
 
 /// Gives a version what every package's Kind needs: a status that can be written. Whether anything was missing.

@@ -20,6 +20,7 @@ mod diagnostic;
 mod engine;
 mod explain;
 mod folder;
+mod guard;
 mod instance;
 mod items;
 mod ledger;

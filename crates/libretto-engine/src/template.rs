@@ -19,7 +19,10 @@ use serde_json::{Map, Value as Json};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
-use crate::yaml::{Data, Node};
+use crate::{
+    guard,
+    yaml::{Data, Node},
+};
 
 /// Instructions one leaf may take. A configuration file rendered with a loop takes thousands; a runaway loop ends in milliseconds.
 const FUEL: u64 = 100_000;
@@ -52,6 +55,10 @@ enum LeafKind {
     Expression(Box<Expression<'static, 'static>>),
     /// Gives text. The template's name in the package's environment.
     Text(Arc<Environment<'static>>, String),
+    /// An expression that can make much of little.
+    GuardedExpression(String),
+    /// Likewise a text, with the fuel that is left to it.
+    GuardedText(Arc<Environment<'static>>, String),
 }
 
 impl std::fmt::Debug for LeafKind {
@@ -59,6 +66,8 @@ impl std::fmt::Debug for LeafKind {
         f.write_str(match self {
             Self::Expression(_) => "Expression",
             Self::Text(..) => "Text",
+            Self::GuardedExpression(_) => "GuardedExpression",
+            Self::GuardedText(..) => "GuardedText",
         })
     }
 }
@@ -151,7 +160,8 @@ impl Compiler<'_> {
 
     fn leaf(&mut self, node: &Node, text: &str) -> Option<Leaf> {
         let place = format!("{}:{}:{}", self.file, node.at.line, node.at.column);
-        let compiled = if let Some(expression) = whole_expression(text) {
+        let whole = whole_expression(text);
+        let compiled = if let Some(expression) = whole {
             EXPRESSIONS
                 .compile_expression_owned(expression.to_owned())
                 .map(|expression| {
@@ -169,9 +179,18 @@ impl Compiler<'_> {
         };
         match compiled {
             Ok((kind, used)) => {
-                let unknown = crate::vocabulary::unknown(&EXPRESSIONS, text);
+                let words = crate::vocabulary::words(&EXPRESSIONS, text);
                 self.problems
-                    .extend(unknown.into_iter().map(|problem| (node.at, problem)));
+                    .extend(words.problems.into_iter().map(|problem| (node.at, problem)));
+                let kind = match (words.guarded, whole) {
+                    (false, _) => kind,
+                    (true, Some(expression)) => LeafKind::GuardedExpression(expression.to_owned()),
+                    (true, None) => {
+                        let mut environment = EXPRESSIONS.clone();
+                        environment.set_fuel(Some(guard::fuel(text, FUEL)));
+                        LeafKind::GuardedText(Arc::new(environment), text.to_owned())
+                    }
+                };
                 let mut used: Vec<String> = used.into_iter().collect();
                 used.sort();
                 for name in used {
@@ -303,21 +322,23 @@ fn whole_expression(text: &str) -> Option<&str> {
     .then_some(inner)
 }
 
+/// Block tags on lines of their own leave nothing behind, and a file keeps its last newline.
+pub(crate) fn syntax() -> minijinja::syntax::SyntaxConfig {
+    minijinja::syntax::SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true)
+        .build()
+        .expect("the default delimiters are valid")
+}
+
 pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(64);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    // Block tags on lines of their own leave nothing behind, and a file keeps its last newline.
-    environment.set_syntax(
-        minijinja::syntax::SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .keep_trailing_newline(true)
-            .build()
-            .expect("the default delimiters are valid"),
-    );
+    environment.set_syntax(syntax());
     environment.set_formatter(|output, state, value| {
         if value.is_none() {
             return Err(Error::new(
@@ -331,8 +352,10 @@ pub(crate) fn environment() -> Environment<'static> {
                 "omit must stand alone in its leaf",
             ));
         }
+        guard::weigh(value)?;
         minijinja::escape_formatter(output, state, value)
     });
+    guard::install(&mut environment);
     environment.add_global("omit", Value::from_object(Omit));
     environment.add_function("secret", |name: String, key: String| {
         SecretHandle::Key { name, key }.text()
@@ -351,6 +374,8 @@ pub(crate) fn environment() -> Environment<'static> {
         Ok::<_, Error>(format!("'{}'", open(text)?.replace('\'', "'\\''")))
     });
     environment.add_filter("fromjson", |text: String| -> Result<Value, Error> {
+        // A list of one letter each takes so much of the heap.
+        guard::charge(16 * text.len())?;
         serde_json::from_str::<Json>(&text)
             .map(|json| json_value(&json))
             .map_err(|error| {
@@ -362,6 +387,7 @@ pub(crate) fn environment() -> Environment<'static> {
     });
     // Without the HTML-safe escapes that minijinja's own has: here JSON goes into YAML leaves and annotations.
     environment.add_filter("tojson", |value: Value| -> Result<String, Error> {
+        guard::weigh(&value)?;
         to_json(&value)
             .map(|json| libretto_mirror::canonical_json(&json.unwrap_or(Json::Null)))
             .map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
@@ -391,17 +417,27 @@ impl Leaf {
     /// `None` when it yields `omit`.
     pub(crate) fn render(&self, context: &Context) -> Result<Option<Json>, String> {
         let fail = |error: &Error| format!("{}: {}", self.place, message(error));
-        match &self.kind {
-            LeafKind::Expression(expression) => {
-                let value = expression.eval(context).map_err(|error| fail(&error))?;
-                to_json(&value).map_err(|message| format!("{}: {message}", self.place))
+        guard::begin();
+        let text = match &self.kind {
+            LeafKind::Expression(expression) => return self.value(expression.eval(context)),
+            LeafKind::GuardedExpression(text) => {
+                return self.value(guard::expression(&EXPRESSIONS, text, context));
             }
             LeafKind::Text(environment, name) => environment
                 .get_template(name)
-                .and_then(|template| template.render(context))
-                .map(|text| Some(Json::from(text)))
-                .map_err(|error| fail(&error)),
-        }
+                .and_then(|template| template.render(context)),
+            LeafKind::GuardedText(environment, text) => guard::text(environment, text, context),
+        };
+        text.and_then(guard::fits)
+            .map(|text| Some(Json::from(text)))
+            .map_err(|error| fail(&error))
+    }
+
+    /// An expression's value.
+    fn value(&self, value: Result<Value, Error>) -> Result<Option<Json>, String> {
+        let value = value.and_then(|value| guard::weigh(&value).map(|()| value));
+        let value = value.map_err(|error| format!("{}: {}", self.place, message(&error)))?;
+        to_json(&value).map_err(|message| format!("{}: {message}", self.place))
     }
 }
 
@@ -547,6 +583,7 @@ pub(crate) fn cr_value(fields: &[(String, Datum)], kinds: &BTreeMap<String, Colu
 /// A text that is no secret. The value of a secret is put in when everything is rendered: what a filter would make of it, it would make
 /// of the handle.
 fn open(text: String) -> Result<String, Error> {
+    guard::charge(2 * text.len())?;
     if text.contains(libretto_api::secret::MARK) {
         return Err(Error::new(
             ErrorKind::InvalidOperation,

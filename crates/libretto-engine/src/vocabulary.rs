@@ -5,7 +5,10 @@ use minijinja::{
     machinery::{CompiledTemplate, Instruction, Instructions, get_compiled_template},
 };
 
-use crate::template::{Problem, suggestion};
+use crate::{
+    guard,
+    template::{Problem, suggestion},
+};
 
 /// Of Jinja's filters those that rules use, and our own: for "did you mean". Whether a name is known, the environment says.
 const FILTERS: &[&str] = &[
@@ -85,14 +88,22 @@ const TESTS: &[&str] = &[
     "upper",
 ];
 
-/// What `text`, which parses, names without it being there.
-pub(crate) fn unknown(environment: &Environment<'static>, text: &str) -> Vec<Problem> {
+/// What a template's words say about it.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    pub(crate) problems: Vec<Problem>,
+    /// Its operators are to be guarded.
+    pub(crate) guarded: bool,
+}
+
+/// What `text`, which parses, names without it being there, or without it being allowed.
+pub(crate) fn words(environment: &Environment<'static>, text: &str) -> Words {
     let mut own = environment.clone();
     if own.add_template_owned("leaf", text.to_owned()).is_err() {
-        return Vec::new();
+        return Words::default();
     }
     let Ok(template) = own.get_template("leaf") else {
-        return Vec::new();
+        return Words::default();
     };
     let CompiledTemplate {
         instructions,
@@ -103,7 +114,21 @@ pub(crate) fn unknown(environment: &Environment<'static>, text: &str) -> Vec<Pro
     for instructions in std::iter::once(instructions).chain(blocks.values()) {
         of_instructions(environment, instructions, &mut problems);
     }
-    problems
+    if !blocks.is_empty() {
+        problems.push(refused(0, "block"));
+    }
+    Words {
+        problems,
+        guarded: guard::needed(instructions),
+    }
+}
+
+fn refused(line: usize, what: &str) -> Problem {
+    Problem {
+        line,
+        message: format!("templates have no {what}"),
+        hint: Some("what is used twice is a column of a view, or a document of its own".to_owned()),
+    }
 }
 
 fn of_instructions(
@@ -113,6 +138,10 @@ fn of_instructions(
 ) {
     let mut place = 0;
     while let Some(instruction) = instructions.get(place) {
+        if let Some(what) = guard::forbidden(instruction) {
+            let line = instructions.get_line(place).unwrap_or(1).saturating_sub(1);
+            problems.push(refused(line, what));
+        }
         let (what, name, known) = match instruction {
             Instruction::ApplyFilter(name, ..) => ("filter", *name, FILTERS),
             Instruction::PerformTest(name, ..) => ("test", *name, TESTS),

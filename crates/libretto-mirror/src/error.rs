@@ -29,6 +29,10 @@ pub enum SqlError {
     },
     #[error("statement is not a single SELECT")]
     NotSelect,
+    #[error(
+        "statement is longer than {0} bytes: values it compares with belong into a table of `sense`"
+    )]
+    LongStatement(usize),
     #[error("statement is empty")]
     Empty,
     #[error("more than one statement: keep only the first")]
@@ -38,6 +42,13 @@ pub enum SqlError {
     Denied(String),
     #[error("query took more than {0} steps: select fewer rows, or join on an indexed column")]
     Budget(u64),
+    /// Its steps were few and long. One message for both bounds: which of them comes first is chance, and a status must not be.
+    #[error(
+        "query worked on long values for more than {ms} ms, or held more than {mib} MiB: take the part that is needed first"
+    )]
+    Long { ms: u64, mib: usize },
+    #[error("query returned more than {0} bytes: select fewer rows or shorter values")]
+    TooMuch(usize),
     #[error("query returned more than {0} rows: add WHERE or LIMIT")]
     TooManyRows(usize),
     #[error("a value of column `{column}` is longer than {limit} bytes")]

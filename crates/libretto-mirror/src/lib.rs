@@ -7,8 +7,9 @@
 //!   locked to reading and bounded in steps, rows and value length.
 //! - [`held_digest`] says what of an object is ours, so that defaults and other managers never count as drift.
 //!
-//! This is the only crate that links SQLite. Never here: a Kubernetes client, clocks, randomness, rules.
+//! This is the only crate that links SQLite. Never here: a Kubernetes client, clocks (but for the last bound of a statement, `backstop`), randomness, rules.
 
+mod backstop;
 mod datum;
 mod error;
 mod functions;

@@ -8,6 +8,8 @@ pub struct Limits {
     pub steps: u64,
     /// Rows of a result. A rule acts on each row: ten thousand effects of one instance are a mistake, not a plan.
     pub rows: usize,
+    /// Bytes of a result. What one instance's rules could act upon is far less; without the bound many rows of long values fill a memory.
+    pub bytes: usize,
     /// Bytes of one text value. The API server refuses objects above 1.5 MiB; a value that cannot fit in one is no use.
     pub value: usize,
 }
@@ -17,6 +19,7 @@ impl Limits {
     pub const PACKAGE: Self = Self {
         steps: 5_000_000,
         rows: 10_000,
+        bytes: 16 << 20,
         value: 1_500_000,
     };
 
@@ -24,9 +27,11 @@ impl Limits {
     pub const QUERY: Self = Self {
         steps: 200_000_000,
         rows: 5_000,
+        bytes: 64 << 20,
         value: 1_500_000,
     };
 }
 
-/// How often the step counter looks: often enough that the bound is kept to within a millisecond, rarely enough not to show in profiles.
-pub(crate) const STEP_GRAIN: u64 = 1_000;
+/// How often the step counter looks: a hundred steps over the longest values are some milliseconds, over short ones a microsecond, of
+/// which looking takes a fiftieth.
+pub(crate) const STEP_GRAIN: u64 = 100;

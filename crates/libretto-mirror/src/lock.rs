@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -18,9 +18,12 @@ use rusqlite::{
 };
 
 use crate::{
-    ColumnType, Datum, Described, Limits, ResultColumn, Rows, SqlError, functions,
-    limits::STEP_GRAIN,
+    ColumnType, Datum, Described, Limits, ResultColumn, Rows, SqlError, backstop::Backstop,
+    functions, limits::STEP_GRAIN,
 };
+
+/// A query longer than 64 KiB is generated, not written.
+const LONGEST_STATEMENT: usize = 65_536;
 
 /// Shared with the hooks of one connection.
 #[derive(Debug, Default)]
@@ -30,7 +33,17 @@ pub(crate) struct Lock {
     /// Steps left for the running statement; the runtime's own statements are not counted.
     steps: AtomicU64,
     counting: AtomicBool,
+    /// The bound on time is this many times a package's.
+    patience: AtomicU32,
+    running: Mutex<Option<Running>>,
     seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Running {
+    backstop: Backstop,
+    /// Why it was ended.
+    ended: Option<SqlError>,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +69,10 @@ impl Lock {
         // Deep enough for any written query, shallow enough for SQLite's recursion on a thread's stack.
         connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 200)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50)?;
-        // A query longer than 64 KiB is generated, not written.
-        connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, 65_536)?;
+        connection.set_limit(
+            Limit::SQLITE_LIMIT_SQL_LENGTH,
+            i32::try_from(LONGEST_STATEMENT).unwrap_or(i32::MAX),
+        )?;
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         // Patterns with many wildcards are the one function whose cost is not counted in steps.
         connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256)?;
@@ -88,7 +103,11 @@ impl Lock {
                 table_name,
                 column_name,
             } => {
-                if table_name.starts_with("sqlite_") || table_name.starts_with("pragma_") {
+                // `dbstat` is there without being made, and tells how the database is laid out.
+                if table_name.starts_with("sqlite_")
+                    || table_name.starts_with("pragma_")
+                    || table_name == "dbstat"
+                {
                     Some(format!("reading {table_name}"))
                 } else {
                     let mut seen = self.seen.lock();
@@ -123,11 +142,37 @@ impl Lock {
         if !self.counting.load(Ordering::Relaxed) {
             return false;
         }
-        self.steps
+        let spent = self
+            .steps
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                 left.checked_sub(STEP_GRAIN)
             })
-            .is_err()
+            .is_err();
+        let patience = self.patience.load(Ordering::Relaxed);
+        match self.running.lock().as_mut() {
+            Some(running) if !spent => {
+                running.ended = running.backstop.judge(patience);
+                running.ended.is_some()
+            }
+            _ => spent,
+        }
+    }
+
+    /// Counts from here on, until [`Lock::stop`]. Preparing counts too: what a statement says can be multiplied before it runs.
+    fn start(&self, limits: Limits) {
+        self.steps.store(limits.steps, Ordering::Relaxed);
+        let patience = limits.steps.div_ceil(Limits::PACKAGE.steps);
+        let patience = u32::try_from(patience).unwrap_or(u32::MAX);
+        self.patience.store(patience, Ordering::Relaxed);
+        *self.running.lock() = Some(Running {
+            backstop: Backstop::new(),
+            ended: None,
+        });
+        self.counting.store(true, Ordering::Relaxed);
+    }
+
+    fn stop(&self) {
+        self.counting.store(false, Ordering::Relaxed);
     }
 
     /// Checks a statement of others and says what it gives and reads.
@@ -139,7 +184,9 @@ impl Lock {
         let sql = trimmed(sql)?;
         *self.seen.lock() = Seen::default();
         self.locked.store(true, Ordering::Relaxed);
+        self.start(Limits::PACKAGE);
         let prepared = connection.prepare(sql);
+        self.stop();
         self.locked.store(false, Ordering::Relaxed);
         let statement = prepared.map_err(|error| match self.explain(error, Limits::PACKAGE) {
             // Some mistakes, like a missing table, have no place in the text.
@@ -169,7 +216,9 @@ impl Lock {
         let sql = trimmed(sql)?;
         self.locked.store(true, Ordering::Relaxed);
         self.seen.lock().denied = None;
+        self.start(limits);
         let prepared = connection.prepare_cached(sql);
+        self.stop();
         self.locked.store(false, Ordering::Relaxed);
         let mut statement = prepared.map_err(|error| self.explain(error, limits))?;
         check(&statement)?;
@@ -186,16 +235,16 @@ impl Lock {
                 .raw_bind_parameter(index, &value)
                 .map_err(|error| self.explain(error, limits))?;
         }
-        self.steps.store(limits.steps, Ordering::Relaxed);
-        self.counting.store(true, Ordering::Relaxed);
+        self.start(limits);
         let result = self.collect(&mut statement, limits);
-        self.counting.store(false, Ordering::Relaxed);
+        self.stop();
         result
     }
 
     fn collect(&self, statement: &mut Statement<'_>, limits: Limits) -> Result<Rows, SqlError> {
         let columns = columns(statement);
         let mut found = Vec::new();
+        let mut bytes = 0;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|error| self.explain(error, limits))? {
             if found.len() == limits.rows {
@@ -206,7 +255,12 @@ impl Lock {
                 let value = row
                     .get_ref(index)
                     .map_err(|error| self.explain(error, limits))?;
-                values.push(datum(value, &column.name, limits)?);
+                let value = datum(value, &column.name, limits)?;
+                bytes += size_of::<Datum>() + value.as_str().map_or(0, str::len);
+                values.push(value);
+            }
+            if bytes > limits.bytes {
+                return Err(SqlError::TooMuch(limits.bytes));
             }
             found.push(values);
         }
@@ -235,7 +289,17 @@ impl Lock {
             return SqlError::Denied(what);
         }
         match code {
-            ErrorCode::OperationInterrupted => SqlError::Budget(limits.steps),
+            // What SQLite's parser says, and no more.
+            _ if message == "Recursion limit" => SqlError::Compile {
+                message: "statement is nested too deep: make parts of it views".to_owned(),
+                offset,
+            },
+            ErrorCode::OperationInterrupted => {
+                let mut running = self.running.lock();
+                let ended = running.as_mut().and_then(|running| running.ended.take());
+                ended.unwrap_or(SqlError::Budget(limits.steps))
+            }
+            ErrorCode::OutOfMemory => SqlError::Run("query ran out of memory".to_owned()),
             ErrorCode::TooBig => SqlError::TooLong {
                 column: "(an intermediate value)".to_owned(),
                 limit: limits.value,
@@ -251,6 +315,9 @@ fn trimmed(sql: &str) -> Result<&str, SqlError> {
     let sql = sql.trim().trim_end_matches([';', ' ', '\n', '\t', '\r']);
     if sql.is_empty() {
         return Err(SqlError::Empty);
+    }
+    if sql.len() > LONGEST_STATEMENT {
+        return Err(SqlError::LongStatement(LONGEST_STATEMENT));
     }
     Ok(sql)
 }

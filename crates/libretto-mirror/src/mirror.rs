@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     ColumnType, Datum, INSTANCE_COLUMNS, Limits, MirrorError, PROBE_COLUMNS, PackageSchema,
-    ProbeTable, ScopeMode, Table, WATCH_COLUMNS, WatchTable,
+    ProbeTable, Reach, ScopeMode, Table, WATCH_COLUMNS, WatchTable,
     lineage::Lineage,
     lock::Lock,
     sheet::quoted,
@@ -83,8 +83,10 @@ pub(crate) struct Instances {
     pub(crate) by_namespace: HashMap<String, BTreeSet<String>>,
 }
 
-/// Numbers of the indexes of a store: whom a row belongs to, and the namespace it is in. In the objects table only what is patched
-/// is found by its namespace.
+/// Number of the one index of a sensed table, by what its reach asks for: whom a row belongs to, or the namespace it is in. Most rows of
+/// most clusters belong to nobody and are in none.
+pub(crate) const BY_REACH: usize = 0;
+/// Numbers of the indexes of the objects table: whom a row belongs to, and, of what is patched, the namespace it is in.
 pub(crate) const BY_OWNER: usize = 0;
 pub(crate) const BY_NAMESPACE: usize = 1;
 
@@ -264,11 +266,11 @@ impl Mirror {
                     .iter()
                     .map(|column| (column.name.clone(), column.kind)),
             );
-            let table = Store::new(
-                format!("{prefix}{}", watch.name),
-                columns,
-                &[(|row| row[3].as_str(), 2), (|row| row[1].as_str(), 2)],
-            );
+            let seen_by: crate::store::Value = match watch.reach {
+                Reach::Own => |row| row[3].as_str(),
+                Reach::Namespace => |row| row[1].as_str(),
+            };
+            let table = Store::new(format!("{prefix}{}", watch.name), columns, &[(seen_by, 2)]);
             watches.push((watch.clone(), table));
         }
         let mut probes = Vec::new();

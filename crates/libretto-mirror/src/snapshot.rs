@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Datum, MirrorError, Reach, Row,
-    mirror::{BY_NAMESPACE, BY_OWNER},
+    mirror::{BY_NAMESPACE, BY_OWNER, BY_REACH},
 };
 
 /// One instance's rows of every table of its package, taken at one moment.
@@ -95,11 +95,11 @@ impl crate::Mirror {
                 // Cluster-scoped objects have no namespace of their own. The namespace is checked because the owner may come
                 // from a label that anybody can write in their own namespace.
                 Reach::Own => store
-                    .with(BY_OWNER, instance_uid)
+                    .with(BY_REACH, instance_uid)
                     .filter(|row| [home, ""].contains(&row[1].as_str().unwrap_or_default()))
                     .cloned()
                     .collect(),
-                Reach::Namespace => store.with(BY_NAMESPACE, home).cloned().collect(),
+                Reach::Namespace => store.with(BY_REACH, home).cloned().collect(),
             };
             let columns = Arc::clone(&store.names);
             tables.insert(watch.name.clone(), Table { columns, rows });

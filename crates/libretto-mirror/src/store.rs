@@ -15,7 +15,7 @@ use crate::{ColumnType, Datum};
 pub type Row = Arc<[Datum]>;
 
 /// The value that an index finds a row by; `None` for rows that are not in it.
-type Value = fn(&[Datum]) -> Option<&str>;
+pub(crate) type Value = fn(&[Datum]) -> Option<&str>;
 
 /// Name and uid.
 type Place = (Box<str>, Box<str>);

@@ -512,6 +512,37 @@ fn load_modern(files: &Files) -> Result<Compiled, Vec<Diagnostic>> {
     }
 }
 
+/// Of tables, of views and of rules, each. The largest packages have some dozens; what is evaluated in a pass is bounded only when its
+/// parts are.
+const PARTS: usize = 1_000;
+
+/// Whether the package has more parts than are looked at.
+fn too_many(check: &mut Check<'_>, spec: &Node) -> bool {
+    let mut found = false;
+    for (part, what) in [
+        ("sense", "tables"),
+        ("decide", "views"),
+        ("execute", "rules"),
+    ] {
+        let Some(node) = spec.get(part) else {
+            continue;
+        };
+        let count = match &node.data {
+            Data::List(items) => items.len(),
+            _ => node.entries().len(),
+        };
+        if count > PARTS {
+            check.wrong_hint(
+                node.at,
+                format!("{part} has {count} {what}; at most {PARTS}"),
+                "what differs in values only is rows of one",
+            );
+            found = true;
+        }
+    }
+    found
+}
+
 /// What compiling carries along: the files and what was found wrong.
 pub(crate) struct Check<'a> {
     pub(crate) files: &'a BTreeMap<String, String>,
@@ -966,6 +997,9 @@ fn compile(check: &mut Check<'_>) -> Option<Compiled> {
         return None;
     };
     check.only(spec, "spec", &["crd", "sense", "decide", "execute"]);
+    if too_many(check, spec) {
+        return None;
+    }
     let definition = crd::compile(check, spec)?;
     let sensed = sense::tables(check, spec);
     let mut schema = PackageSchema {

@@ -7,6 +7,8 @@ mod compile;
 mod controls;
 mod explain;
 mod helm;
+mod hostile;
+mod mutations;
 mod objects;
 mod rules;
 mod scenario;

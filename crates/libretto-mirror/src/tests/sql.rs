@@ -256,6 +256,7 @@ fn bombs_end_at_their_bounds() {
     let small = Limits {
         steps: 100_000,
         rows: 100,
+        bytes: 100_000,
         value: 1_000,
     };
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
