@@ -229,12 +229,18 @@ impl Page<'_> {
 
     fn limits(&mut self) {
         self.heading(2, "Limits");
-        let Limits { steps, rows, value } = Limits::PACKAGE;
+        let Limits {
+            steps,
+            rows,
+            value,
+            bytes,
+        } = Limits::PACKAGE;
         self.line("| of one query | |\n| --- | --- |");
         for (what, number) in [
             ("steps of SQLite's machine", steps),
             ("rows of its answer", rows as u64),
             ("bytes of a value", value as u64),
+            ("bytes of its whole answer", bytes as u64),
         ] {
             self.line(&format!("| {what} | {number} |"));
         }

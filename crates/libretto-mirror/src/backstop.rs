@@ -17,6 +17,9 @@ const UNSEEN: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(250);
 /// Growth of the process. A sorted result of the longest allowed size fits several times; a small pod survives it.
 const HEAVIEST: usize = 96 << 20;
+/// Before so much of the processor's time, growth is not this statement's: others list a large Kind meanwhile. Nothing well-meant works
+/// that long.
+const SUSPICIOUS: Duration = Duration::from_millis(25);
 /// Between two looks at the process, which cost some microseconds.
 const BETWEEN: Duration = Duration::from_millis(1);
 
@@ -48,8 +51,9 @@ impl Backstop {
         let (worked, resident) = (worked(), resident());
         let (before, held) = *self.first.get_or_insert((worked, resident));
         let longest = LONGEST * patience;
-        let over =
-            worked.saturating_sub(before) > longest || resident.saturating_sub(held) > HEAVIEST;
+        let spent = worked.saturating_sub(before);
+        let heavy = spent > SUSPICIOUS && resident.saturating_sub(held) > HEAVIEST;
+        let over = spent > longest || heavy;
         over.then(|| SqlError::Long {
             ms: u64::try_from(longest.as_millis()).unwrap_or(u64::MAX),
             mib: HEAVIEST >> 20,

@@ -167,7 +167,7 @@ fn passes(bars: &mut Bars, few: &mut World, many: &mut World) {
     for (name, measure, most) in kinds {
         let (alone, beside) = (measure(few), measure(many));
         let ratio = beside.p50() / alone.p50();
-        let bar = most.map_or("×1.5".to_owned(), |most| format!("{most:.0} µs, ×1.5"));
+        let bar = most.map_or_else(|| "×1.5".to_owned(), |most| format!("{most:.0} µs, ×1.5"));
         let fine = ratio <= 1.5 && most.is_none_or(|most| beside.p50() <= most);
         bars.line(
             name,
