@@ -562,6 +562,7 @@ spec:
         assert!(deployment.contains("--installations"), "{deployment}");
         assert!(!deployment.contains("--package"), "{deployment}");
         place.scope = Scope::Namespace;
+        place.namespace = Some("x".to_owned());
         assert!(objects_of(&place).contains("needs --scope cluster"));
     }
 
