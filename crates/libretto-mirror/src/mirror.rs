@@ -374,13 +374,7 @@ impl Mirror {
                 copy(&connection, &table.name, &columns, rows)?;
             }
         }
-        let rows = lock
-            .rows(&connection, sql, &|_| None, limits)
-            .map_err(MirrorError::Query)?;
-        Ok(Table {
-            columns: rows.columns.into_iter().map(|column| column.name).collect(),
-            rows: rows.rows.into_iter().map(Into::into).collect(),
-        })
+        answer(&lock, &connection, sql, limits)
     }
 
     /// Names and columns of the tables a query can read.
@@ -428,8 +422,17 @@ pub fn ask(
         columns,
         rows.iter().map(|row| row.iter()),
     )?;
+    answer(&lock, &connection, sql, limits)
+}
+
+fn answer(
+    lock: &Lock,
+    connection: &Connection,
+    sql: &str,
+    limits: Limits,
+) -> Result<Table, MirrorError> {
     let rows = lock
-        .rows(&connection, sql, &|_| None, limits)
+        .rows(connection, sql, &|_| None, limits)
         .map_err(MirrorError::Query)?;
     Ok(Table {
         columns: rows.columns.into_iter().map(|column| column.name).collect(),

@@ -99,6 +99,17 @@ pub fn files(place: &str) -> Result<Files, PackageError> {
     })
 }
 
+/// Files of a package that are needed to run it, and how many bytes they are: what is not needed takes no room in the cluster.
+pub fn files_to_run(place: &str) -> Result<(Files, usize), PackageError> {
+    let mut files = files(place)?;
+    files.retain(|path, _| path != "tests.yaml" && !path.ends_with(".md"));
+    let size = files
+        .iter()
+        .map(|(path, text)| path.len() + text.len())
+        .sum();
+    Ok((files, size))
+}
+
 /// Loads the packages at these places; all bundled ones when the list is empty.
 pub fn load(places: &[String]) -> Result<Vec<Arc<Compiled>>, PackageError> {
     let places = if places.is_empty() {

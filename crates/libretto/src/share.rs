@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use libretto_api::object::InstanceRef;
 use sha2::{Digest as _, Sha256};
 
+/// A Kind by group and name, whatever its version: only one operator may take care of an instance.
+pub type Kind = (String, String);
+
 /// Part of the instances, by a hash of their uid: who belongs to it does not change when others come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Part {
@@ -21,8 +24,8 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Share {
     pub part: Part,
-    /// Namespaces with an operator of their own.
-    pub except: BTreeSet<String>,
+    /// Namespaces with an operator of their own, for a Kind by its group and name: a process may run packages of several.
+    pub except: BTreeSet<(Kind, String)>,
 }
 
 impl Share {
@@ -34,7 +37,15 @@ impl Share {
     }
 
     pub fn has(&self, instance: &InstanceRef) -> bool {
-        !self.except.contains(&instance.namespace) && self.part.has(hash(&instance.uid))
+        self.part.has(hash(&instance.uid)) && !self.leaves(instance)
+    }
+
+    fn leaves(&self, instance: &InstanceRef) -> bool {
+        self.except.iter().any(|((group, kind), namespace)| {
+            *namespace == instance.namespace
+                && *kind == instance.gvk.kind
+                && *group == instance.gvk.group
+        })
     }
 
     /// Those that are in both.
@@ -114,10 +125,17 @@ mod tests {
     fn namespaces_of_others_are_left_out() {
         let share = Share {
             part: Part::All,
-            except: ["b".to_owned()].into(),
+            except: [(
+                ("example.dev".to_owned(), "Thing".to_owned()),
+                "b".to_owned(),
+            )]
+            .into(),
         };
         assert!(share.has(&instance("a", "x")));
         assert!(!share.has(&instance("b", "x")));
+        let mut other = instance("b", "x");
+        other.gvk.kind = "Other".into();
+        assert!(share.has(&other), "another package's Kind is not meant");
     }
 
     #[test]

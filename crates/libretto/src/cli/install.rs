@@ -298,14 +298,8 @@ impl Installed {
                 folder: None,
             });
         }
-        let mut files =
-            packages::files(place).map_err(|error| CliError::failed(error.to_string()))?;
-        // What is not needed to run takes no room in the cluster.
-        files.retain(|path, _| path != "tests.yaml" && !path.ends_with(".md"));
-        let size: usize = files
-            .iter()
-            .map(|(path, text)| path.len() + text.len())
-            .sum();
+        let (files, size) =
+            packages::files_to_run(place).map_err(|error| CliError::failed(error.to_string()))?;
         if size > CONFIG_MAP_LIMIT {
             return Err(CliError::failed(format!(
                 "package {place}: {size} bytes do not fit into a ConfigMap ({CONFIG_MAP_LIMIT})"

@@ -140,14 +140,8 @@ fn object(place: &str) -> Result<Value, CliError> {
     let spec = if packages::bundled(place) {
         json!({"bundled": compiled.name()})
     } else {
-        let mut files =
-            packages::files(place).map_err(|error| CliError::failed(error.to_string()))?;
-        // What is not needed to run takes no room in the cluster.
-        files.retain(|path, _| path != "tests.yaml" && !path.ends_with(".md"));
-        let size: usize = files
-            .iter()
-            .map(|(path, text)| path.len() + text.len())
-            .sum();
+        let (files, size) =
+            packages::files_to_run(place).map_err(|error| CliError::failed(error.to_string()))?;
         if size > LIMIT {
             return Err(CliError::failed(format!(
                 "package {place}: {size} bytes do not fit into an object of the cluster ({LIMIT})"

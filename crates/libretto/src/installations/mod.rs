@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     objects::{Objects, Seen},
     packages::Packages,
-    place::{Asked, Claim, Kind, Placed, Spot},
+    place::{Asked, Claim, Placed, Spot},
     rollout::{Rollout, Situation, Standing},
     status::Condition,
     teams::{Teams, Wanted},
@@ -57,7 +57,7 @@ use crate::{
     install,
     process::Process,
     runtime::StartError,
-    share::{Part, Share},
+    share::{Kind, Part, Share},
 };
 
 /// How often everything is looked at although no object changed: ConfigMaps with packages, rights that were missing.
@@ -365,7 +365,7 @@ impl Work {
             .collect()
     }
 
-    /// What of them is left to installations.
+    /// What of them is not left to installations.
     fn own_share(&self, claims: &[Claim]) -> Share {
         let except = self
             .own_claims()

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use libretto_api::installation::InstallationSpec;
 use libretto_mirror::ScopeMode;
 
-/// A Kind, whatever its version: only one operator may take care of an instance.
-pub type Kind = (String, String);
+use crate::share::Kind;
 
 /// What a place is for: one namespace, or all that nobody else has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,12 +100,11 @@ pub fn place<'a>(
 }
 
 /// Namespaces that an operator which works everywhere leaves to others.
-pub fn except(claims: &[Claim], kind: &Kind, mode: ScopeMode) -> BTreeSet<String> {
+pub fn except(claims: &[Claim], kind: &Kind, mode: ScopeMode) -> BTreeSet<(Kind, String)> {
     claims
         .iter()
         .filter(|claim| claim.kind == *kind && !disjoint(claim.mode, mode))
-        .filter_map(|claim| claim.spot.namespace())
-        .map(str::to_owned)
+        .filter_map(|claim| Some((kind.clone(), claim.spot.namespace()?.to_owned())))
         .collect()
 }
 
@@ -224,7 +222,7 @@ mod tests {
             assert_eq!(placed["tenant"].spots, [spot("b")].into());
             assert_eq!(
                 except(&claims, &kind(), ScopeMode::Any),
-                ["b".to_owned()].into()
+                [(kind(), "b".to_owned())].into()
             );
         }
     }
